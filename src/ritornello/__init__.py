@@ -1,0 +1,3 @@
+"""Ritornello: recurrent language models."""
+
+__version__ = "0.1.0"
