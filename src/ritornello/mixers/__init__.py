@@ -1,0 +1,24 @@
+"""Every mixer by name. The names are known without importing torch; a class is imported when it is asked for."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ritornello.errors import unknown
+
+if TYPE_CHECKING:
+    from ritornello.mixers.base import Mixer
+
+MIXERS = {
+    "attention": "Attention",
+    "hgrn2": "HGRN2",
+    "lstm": "LSTM",
+    "swiglu": "SwiGLU",
+}
+CHANNEL = frozenset({"swiglu"})  # those that mix channels only
+
+
+def mixer(name: str) -> "type[Mixer]":
+    """The class behind a name of MIXERS; InputError with the nearest name if there is none."""
+    if name not in MIXERS:
+        raise unknown("mixer", name, MIXERS)
+    return getattr(importlib.import_module(f"ritornello.mixers.{name}"), MIXERS[name])

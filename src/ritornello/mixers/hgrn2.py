@@ -1,0 +1,78 @@
+"""HGRN2: a gated linear RNN whose state is grown by outer products.
+
+The forget gate's complement is the key, so the state stays a convex mix of what it has seen:
+
+    q = swish(x Wq) / sqrt(K)      f = floor + (1 - floor) sigmoid(x Wf)      v = x Wv
+    S_t = diag(f_t) S_{t-1} + (1 - f_t) v_t'      y_t = RMSNorm(concat over heads of S_t' q_t) Wo
+
+The gate's floor rises with depth: with P = softmax over layers of a learned table (L, D), layer l has
+floor_l = P_1 + ... + P_l - P_1, so the first layer may forget everything and upper layers keep more.
+
+Source: Qin et al. 2024, arXiv:2404.07904; layout and scale as in flash-linear-attention's layer.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ritornello.errors import divide
+from ritornello.mixers.base import Context, Mixer, Place
+from ritornello.ops.outer import outer
+
+
+class State(NamedTuple):
+    S: Tensor  # (B, H, K, V) float32, what each head remembers
+
+
+class HGRN2(Mixer):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Mixer.Config):
+        head_dim: int = 128  # K = V; a head larger than the model becomes the model
+
+    def __init__(self, dim: int, config: Config, place: Place):
+        super().__init__(dim, config, place)
+        self.head_dim = min(config.head_dim, dim)
+        self.heads = divide(dim, self.head_dim, "HGRN2 dim over head_dim")
+        self.q, self.f, self.v, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
+        self.norm = nn.RMSNorm(dim, eps=1e-6)
+        if place.nth == 0:  # all layers of this kind learn their floors together
+            self.rise = nn.Parameter(torch.empty(place.of, dim))
+        self.reset_parameters()
+
+    plain = ("rise",)
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.02) weights; equal rises, so the floors start at 0, 1/L, 2/L, ..."""
+        for linear in (self.q, self.f, self.v, self.out):
+            nn.init.normal_(linear.weight, std=0.02)
+        self.norm.reset_parameters()
+        if self.place.nth == 0:
+            nn.init.zeros_(self.rise)
+
+    def init_state(self, batch: int) -> State:
+        return State(self.zeros(batch, self.heads, self.head_dim, self.head_dim))
+
+    def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        if self.place.nth == 0:
+            rise = self.rise.to(state.S.dtype).softmax(0)
+            context.shared["hgrn2.floor"] = rise.cumsum(0) - rise[0]
+        floor = context.shared["hgrn2.floor"][self.place.nth]  # (D,), zero in the first layer
+        q = nn.functional.silu(self.q(x)) * self.head_dim**-0.5
+        key, log_decay = forget(self.f(x), floor)
+        q, key, log_decay, v = (tensor.unflatten(-1, (self.heads, self.head_dim)) for tensor in (q, key, log_decay, self.v(x)))
+        y, S = outer(q, key, v, log_decay, state=state.S, reset=context.reset, impl=context.impl)
+        return self.out(self.norm(y.flatten(-2).to(x.dtype))), State(S)
+
+
+def forget(logit: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
+    """The key 1 - f and the log decay log f of the gate f = floor + (1 - floor) sigmoid(logit), in floor's dtype.
+
+    Near f = 1 log f is computed from the key, near f = 0 from f itself: exact at both ends, gradients too.
+    """
+    logit = logit.to(floor.dtype)
+    key = (1 - floor) * torch.sigmoid(-logit)
+    f = floor + (1 - floor) * torch.sigmoid(logit)
+    tiny = torch.finfo(f.dtype).tiny
+    return key, torch.log1p(-key.clamp_max(0.5)) + torch.log((2 * f).clamp(tiny, 1))

@@ -1,0 +1,33 @@
+"""SwiGLU, a gated feed-forward layer: mixes channels, remembers nothing.
+
+    y = (swish(x Wg) * x Wu) Wd
+
+Source: Shazeer 2020, arXiv:2002.05202.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ritornello.mixers.base import Context, Empty, Mixer, Place
+
+
+class SwiGLU(Mixer):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Mixer.Config):
+        hidden: int | None = None  # None: 8/3 of dim, rounded up to a multiple of 64
+
+    def __init__(self, dim: int, config: Config, place: Place):
+        super().__init__(dim, config, place)
+        hidden = config.hidden or -(-8 * dim // (3 * 64)) * 64
+        self.gate, self.up = nn.Linear(dim, hidden, bias=False), nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.02) weights."""
+        for linear in (self.gate, self.up, self.down):
+            nn.init.normal_(linear.weight, std=0.02)
+
+    def forward(self, x: Tensor, state: Empty, context: Context) -> tuple[Tensor, Empty]:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x)), state

@@ -1,0 +1,151 @@
+"""A language model: embedding, blocks of a time mixer and a channel mixer, norm, head.
+
+    x = x + time(norm(x));  x = x + channel(norm(x))        for each block (pre-norm, RMSNorm)
+
+The state goes in and comes out; `forward` on one token is decoding, on a text it is training.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ritornello.errors import InputError
+from ritornello.mixers import CHANNEL, MIXERS, mixer
+from ritornello.mixers.base import Context, Empty, Mixer, Place
+from ritornello.state import State, named_leaves
+
+
+class CausalLM(Protocol):
+    """What evaluation, sampling and teaching need of a model: ours or any other."""
+
+    def init_state(self, batch: int) -> State: ...
+    def __call__(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMConfig:
+    vocab: int
+    dim: int = 256
+    layers: tuple[str, ...] = ("hgrn2",) * 4  # time mixers from bottom to top, names into `mixers`
+    channel: str | None = "swiglu"  # the channel mixer of every block; None: no channel mixing
+    mixers: dict[str, Mixer.Config] = field(default_factory=dict)  # settings by mixer name; absent: the mixer's defaults
+    tied: bool = True  # head and embedding share their weights
+    dropout: float = 0.0  # on the embedding and on each mixer's output
+
+    @staticmethod
+    def member(_: str, key: str) -> type[Mixer.Config]:
+        return mixer(key).Config
+
+    def __post_init__(self) -> None:
+        if min(self.vocab, self.dim, len(self.layers)) < 1:
+            raise InputError(f"model: vocab {self.vocab}, dim {self.dim} and {len(self.layers)} layers must all be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"model.dropout: {self.dropout} is not in [0, 1)")
+        for name in self.layers:
+            mixer(name)
+            if name in CHANNEL:
+                raise InputError(f"model.layers: {name} mixes channels, not time; use one of {', '.join(sorted(set(MIXERS) - CHANNEL))}")
+        if self.channel is not None:
+            mixer(self.channel)
+            if self.channel not in CHANNEL:
+                raise InputError(f"model.channel: {self.channel} mixes time, not channels; use one of {', '.join(sorted(CHANNEL))}")
+
+
+class BlockState(NamedTuple):
+    time: Any
+    channel: Any
+
+
+class Block(nn.Module):
+    def __init__(self, config: LMConfig, place: Place):
+        super().__init__()
+        name = config.layers[place.index]
+        self.time_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.time = mixer(name)(config.dim, config.mixers.get(name, mixer(name).Config()), place)
+        self.channel = None
+        if config.channel is not None:
+            self.channel_norm = nn.RMSNorm(config.dim, eps=1e-6)
+            own = config.mixers.get(config.channel, mixer(config.channel).Config())
+            self.channel = mixer(config.channel)(config.dim, own, Place(place.index, place.count, place.index, place.count))
+        self.drop = nn.Dropout(config.dropout)
+
+    def init_state(self, batch: int) -> BlockState:
+        return BlockState(self.time.init_state(batch), self.channel.init_state(batch) if self.channel else Empty())
+
+    def forward(self, x: Tensor, state: BlockState, context: Context) -> tuple[Tensor, BlockState]:
+        y, time = self.time(self.time_norm(x), state.time, context)
+        x = x + self.drop(y)
+        if self.channel is None:
+            return x, BlockState(time, state.channel)
+        y, channel = self.channel(self.channel_norm(x), state.channel, context)
+        return x + self.drop(y), BlockState(time, channel)
+
+
+class LM(nn.Module):
+    """A causal language model over token ids. `impl` says how ops compute ("auto": the best there is); it is no part of the model."""
+
+    def __init__(self, config: LMConfig, impl: str = "auto"):
+        super().__init__()
+        self.config, self.impl = config, impl
+        self.embedding = nn.Embedding(config.vocab, config.dim)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, place) for place in places(config.layers))
+        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.head = nn.Linear(config.dim, config.vocab, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.head.weight, std=0.02)
+        if config.tied:
+            self.head.weight = self.embedding.weight
+
+    def init_state(self, batch: int) -> tuple[BlockState, ...]:
+        """A fresh state for `batch` rows."""
+        return tuple(block.init_state(batch) for block in self.blocks)  # type: ignore[operator, misc]
+
+    def features(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""
+        x = self.drop(tokens if tokens.is_floating_point() else self.embedding(tokens))
+        context = Context(reset, self.impl)
+        after = []
+        for block, before in zip(self.blocks, state, strict=True):
+            x, block_state = block(x, before, context)
+            after.append(block_state)
+        return self.norm(x), tuple(after)
+
+    def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        """Logits (B, T, vocab) for the token after each, and the state after the last."""
+        x, state = self.features(tokens, state, reset)
+        return self.head(x), state
+
+    @property
+    def grows(self) -> bool:
+        """Whether the state grows with time (some layer keeps its whole past)."""
+        return any(getattr(type(state.time), "grows", None) for state in self.init_state(1))
+
+
+def places(layers: tuple[str, ...]) -> list[Place]:
+    """The place of each layer: which of all, which of its own kind."""
+    return [Place(index, len(layers), layers[:index].count(name), layers.count(name)) for index, name in enumerate(layers)]
+
+
+def parameters(config: LMConfig, *, embedding: bool = True) -> int:
+    """How many numbers the model of this config learns, counted without making it; `embedding=False` leaves embedding and head out."""
+    with torch.device("meta"):
+        model = LM(config)
+    count = sum(weight.numel() for weight in model.parameters())
+    return count if embedding else count - (1 if config.tied else 2) * config.vocab * config.dim
+
+
+def state_nbytes(config: LMConfig, tokens: int) -> int:
+    """Bytes of one sequence's state after so many tokens, weights in float32."""
+    with torch.device("meta"):
+        state = LM(config).init_state(1)
+    total = 0
+    for block in state:
+        growing: frozenset[str] = getattr(type(block.time), "grows", frozenset())
+        for name, leaf in named_leaves(block.time):
+            shape = (1, tokens, *leaf.shape[2:]) if name in growing else leaf.shape
+            total += math.prod(shape) * leaf.element_size()
+    return total

@@ -1,0 +1,189 @@
+"""The laws, for every entry of MIXERS, alone and as a stack: see ritornello/mixers/base.py."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import DIM, Alone, Stack, assert_same, lively, requires_grad, total, warm
+
+from ritornello.mixers import MIXERS, mixer
+from ritornello.mixers.base import LAWS, Place
+from ritornello.state import flatten, named_leaves, nbytes, rows, stack, unflatten
+
+BUILDS = {f"{name}-{build.__name__.lower()}": (build, name) for name in sorted(MIXERS) for build in (Alone, Stack)}
+every = pytest.mark.parametrize("name", BUILDS)
+lengths = st.integers(1, 40)
+
+
+def build(name: str, dtype: torch.dtype = torch.float64):
+    make, kind = BUILDS[name]
+    return lively(make(kind), dtype)
+
+
+@st.composite
+def pieces(draw):
+    """A length, where to cut it, and where each of three rows resets (None: nowhere, the fast path)."""
+    length = draw(lengths)
+    cuts = sorted(draw(st.sets(st.integers(1, length), max_size=6)) | {length})
+    share = draw(st.sampled_from([None, 0.05, 0.3]))
+    reset = None if share is None else torch.rand(3, length, generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))) < share
+    return length, [end - start for start, end in zip([0, *cuts], cuts, strict=False)], reset
+
+
+@every
+@pytest.mark.parametrize("impl", ["auto", "loop"])
+@given(piece=pieces())
+def test_split(name, impl, piece):
+    length, cuts, reset = piece
+    module = build(name)
+    x, before = torch.randn(3, length, DIM, dtype=torch.float64), warm(module)
+    want, end = module(x, before, reset, impl)
+    got, state = [], before
+    for part, mask in zip(x.split(cuts, 1), reset.split(cuts, 1) if reset is not None else [None] * len(cuts), strict=True):
+        y, state = module(part, state, mask, impl)
+        got.append(y)
+    assert_same(torch.cat(got, 1), want)
+    assert_same(state, end)
+
+
+@every
+@given(length=st.integers(2, 40), at=st.data())
+def test_causal(name, length, at):
+    module, cut = build(name), at.draw(st.integers(1, length - 1))
+    x, before = torch.randn(3, length, DIM, dtype=torch.float64), warm(module)
+    other = x.clone()
+    other[:, cut:] = torch.randn_like(other[:, cut:])
+    assert_same(module(other, before)[0][:, :cut], module(x, before)[0][:, :cut])
+
+
+@every
+@pytest.mark.parametrize("impl", ["auto", "loop"])
+@given(length=lengths, seed=st.integers(0, 99))
+def test_reset(name, impl, length, seed):
+    """Each row, cut by hand at its resets and gone on from a fresh state, gives what one call with `reset` gives."""
+    module = build(name)
+    x, before = torch.randn(3, length, DIM, dtype=torch.float64), warm(module)
+    reset = torch.rand(3, length, generator=torch.Generator().manual_seed(seed)) < 0.15
+    reset[1] = False
+    y, end = module(x, before, reset, impl)
+    ends = []
+    for row in range(3):
+        state, got = rows(before, slice(row, row + 1)), []
+        for step in range(length):
+            if reset[row, step]:
+                state = module.init_state(1)
+            out, state = module(x[row : row + 1, step : step + 1], state)
+            got.append(out)
+        assert_same(torch.cat(got, 1), y[row : row + 1])
+        ends.append(state)
+    assert_same(end, stack(ends))
+
+
+@every
+@given(length=lengths)
+def test_rows(name, length):
+    module, order = build(name), torch.tensor([2, 0])
+    x, before = torch.randn(3, length, DIM, dtype=torch.float64), warm(module)
+    reset = torch.rand(3, length) < 0.1
+    y, end = module(x, before, reset)
+    some, some_end = module(x[order], rows(before, order), reset[order])
+    assert_same(some, y[order])
+    assert_same(some_end, rows(end, order))
+
+
+@every
+@given(piece=pieces())
+def test_gradients_are_the_loops_and_cross_every_cut(name, piece):
+    length, cuts, reset = piece
+    module, x = build(name), torch.randn(3, length, DIM, dtype=torch.float64)
+    state, results = warm(module), []
+    for impl, parts in (("loop", [length]), ("auto", [length]), ("auto", cuts)):
+        inputs, before = x.clone().requires_grad_(), requires_grad(state)
+        leaves = [leaf for _, leaf in named_leaves(before) if leaf.is_floating_point() and leaf.numel()]
+        outputs, after = [], before
+        for part, mask in zip(inputs.split(parts, 1), reset.split(parts, 1) if reset is not None else [None] * len(parts), strict=True):
+            y, after = module(part, after, mask, impl)
+            outputs.append(y)
+        wanted = [inputs, *leaves, *module.parameters()]
+        grads = torch.autograd.grad(total(torch.cat(outputs, 1), after), wanted, allow_unused=True)
+        results.append([torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(grads, wanted, strict=True)])
+    for got in results[1:]:
+        for a, b in zip(got, results[0], strict=True):
+            assert_same(a, b, 1e-8)
+
+
+@every
+def test_bytes(name):
+    """A state after 50 tokens is as large as after 5, but for the leaves that say they grow."""
+    module = build(name)
+    few, many = (module(torch.randn(2, steps, DIM, dtype=torch.float64), module.init_state(2))[1] for steps in (5, 50))
+    growing = {leaf for leaf in flatten(few) if leaf.rsplit(".", 1)[-1] in getattr(module_state_type(name), "grows", ())}
+    for leaf in flatten(few):
+        sizes = flatten(few)[leaf].numel(), flatten(many)[leaf].numel()
+        assert sizes[1] == sizes[0] * 10 if leaf in growing else sizes[1] == sizes[0], leaf
+    assert (nbytes(few) == nbytes(many)) == (not growing)
+
+
+def module_state_type(name: str) -> type:
+    kind = BUILDS[name][1]
+    return type(mixer(kind)(DIM, mixer(kind).Config(), Place()).init_state(1))
+
+
+@every
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_dtype(name, weights, autocast):
+    module = build(name, weights)
+    fresh = module.init_state(2)
+    reset = torch.rand(2, 20) < 0.2
+    for mask in (None, reset):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y, state = module(torch.randn(2, 20, DIM, dtype=weights), fresh, mask)
+        assert y.isfinite().all()
+        assert {leaf: value.dtype for leaf, value in named_leaves(state)} == {leaf: value.dtype for leaf, value in named_leaves(fresh)}
+
+
+@every
+def test_a_state_survives_its_file(name, tmp_path):
+    """Saved in the flat form in the middle of a text and read back, the rest of the text comes out the same."""
+    from safetensors.torch import load_file, save_file
+
+    module = build(name)
+    state = warm(module)
+    save_file({leaf: value.contiguous() for leaf, value in flatten(state).items()}, tmp_path / "state.safetensors")
+    again = unflatten(module.init_state(3), load_file(tmp_path / "state.safetensors"))
+    x = torch.randn(3, 7, DIM, dtype=torch.float64)
+    assert_same(module(x, again)[0], module(x, state)[0], 1e-13)
+
+
+@every
+def test_the_incoming_state_is_not_mutated(name):
+    module = build(name)
+    before = warm(module)
+    kept = {leaf: value.clone() for leaf, value in named_leaves(before)}
+    module(torch.randn(3, 9, DIM, dtype=torch.float64), before, torch.rand(3, 9) < 0.3)
+    assert all(torch.equal(value, kept[leaf]) for leaf, value in named_leaves(before))
+
+
+@every
+def test_initialisation_is_repeatable_and_works_after_to_empty(name):
+    kind = BUILDS[name][1]
+    made = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        made.append(mixer(kind)(DIM, mixer(kind).Config(), Place()))
+    with torch.device("meta"):
+        ghost = mixer(kind)(DIM, mixer(kind).Config(), Place())
+    torch.manual_seed(7)
+    mixer(kind)(DIM, mixer(kind).Config(), Place())  # torch's own modules draw once before our initialisation does
+    ghost = ghost.to_empty(device="cpu")
+    ghost.reset_parameters()
+    for first, second, third in zip(*(module.parameters() for module in (*made, ghost)), strict=True):
+        assert torch.equal(first, second)
+        assert third.isfinite().all()
+        assert third.std().sub(first.std()).abs() < 0.5 * first.std() + 1e-6
+
+
+@pytest.mark.parametrize("kind", sorted(MIXERS))
+def test_every_mixer_obeys_every_law(kind):
+    assert mixer(kind).laws == LAWS
