@@ -55,7 +55,9 @@ def lively(module: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
     module = module.to(dtype)
     with torch.no_grad():
         for weight in module.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())) * (0.5 if weight.dim() > 1 else 1))
+            weight.copy_(
+                torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())) * (0.5 if weight.dim() > 1 else 1)
+            )
     return module
 
 

@@ -85,4 +85,7 @@ def _left_pad(leaves: Sequence[Tensor]) -> list[Tensor]:
     if leaves[0].dim() < 2:
         return list(leaves)
     size = max(leaf.shape[1] for leaf in leaves)
-    return [leaf if leaf.shape[1] == size else torch.cat([leaf.new_zeros(leaf.shape[0], size - leaf.shape[1], *leaf.shape[2:]), leaf], 1) for leaf in leaves]
+    return [
+        leaf if leaf.shape[1] == size else torch.cat([leaf.new_zeros(leaf.shape[0], size - leaf.shape[1], *leaf.shape[2:]), leaf], 1)
+        for leaf in leaves
+    ]

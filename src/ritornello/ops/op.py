@@ -63,5 +63,7 @@ class Op:
     def explain(self, *inputs: Tensor) -> str:
         """One line, such as "chunk; loop: needs 8 steps a token"."""
         chosen = self.choose(*inputs)
-        said = [f"{name}: {each.against(*inputs) or 'comes after ' + chosen}" for name, each in self.implementations.items() if name != chosen]
+        said = [
+            f"{name}: {each.against(*inputs) or 'comes after ' + chosen}" for name, each in self.implementations.items() if name != chosen
+        ]
         return "; ".join([chosen, *said])
