@@ -122,7 +122,7 @@ class LM(nn.Module):
     @property
     def grows(self) -> bool:
         """Whether the state grows with time (some layer keeps its whole past)."""
-        return any(getattr(type(state.time), "grows", None) for state in self.init_state(1))
+        return any(mixer(name).grows for name in self.config.layers)
 
 
 def places(layers: tuple[str, ...]) -> list[Place]:
@@ -143,9 +143,8 @@ def state_nbytes(config: LMConfig, tokens: int) -> int:
     with torch.device("meta"):
         state = LM(config).init_state(1)
     total = 0
-    for block in state:
-        growing: frozenset[str] = getattr(type(block.time), "grows", frozenset())
+    for kind, block in zip(config.layers, state, strict=True):
         for name, leaf in named_leaves(block.time):
-            shape = (1, tokens, *leaf.shape[2:]) if name in growing else leaf.shape
+            shape = (1, tokens, *leaf.shape[2:]) if name in mixer(kind).grows else leaf.shape
             total += math.prod(shape) * leaf.element_size()
     return total

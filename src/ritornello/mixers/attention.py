@@ -23,10 +23,10 @@ class State(NamedTuple):
     v: Tensor  # (B, S, H, d)
     seen: Tensor  # (B,) int64, tokens of the current document
 
-    grows = frozenset({"k", "v"})
-
 
 class Attention(Mixer):
+    grows = frozenset({"k", "v"})
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         head_dim: int = 64  # a head larger than the model becomes the model

@@ -7,7 +7,7 @@ causal   y[:, :t] depends on x[:, :t] and the incoming state only
 reset    where context.reset[b, t], row b goes on from a fresh state *before* token t
 rows     row b of y and of every state leaf depends on row b only (shapes up to left padding)
 grad     gradients w.r.t. x, parameters and incoming state agree with the loop's in float64
-bytes    state bytes do not grow with time, unless State.grows names the fields that do
+bytes    state bytes do not grow with time, unless `grows` names the leaves that do
 dtype    returned leaves have init_state's dtypes, also under autocast and with bf16 weights
 
 Hence T = 1 is decoding, T = chunk is streaming, T = the text is training: one path, no modes.
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 LAWS = frozenset({"split", "causal", "reset", "rows", "grad", "bytes", "dtype"})
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Where in the model a mixer sits."""
 
     index: int = 0  # which layer of all
@@ -48,6 +49,7 @@ class Mixer(nn.Module):
     """Mixes along time or along channels: (B, T, D) -> (B, T, D), with a state that is a value."""
 
     laws: ClassVar[frozenset[str]] = LAWS
+    grows: ClassVar[frozenset[str]] = frozenset()  # state leaves that grow with time, along axis 1
     plain: ClassVar[tuple[str, ...]] = ()  # parameters with neither weight decay nor Muon though they have two axes
 
     @dataclass(frozen=True, kw_only=True)

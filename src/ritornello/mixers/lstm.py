@@ -36,10 +36,10 @@ class LSTM(Mixer):
     def reset_parameters(self) -> None:
         """torch's uniform(-1/sqrt(D), 1/sqrt(D)) weights; biases zero but the forget gate's."""
         self.lstm.reset_parameters()
-        nn.init.zeros_(self.lstm.bias_ih_l0)
-        nn.init.zeros_(self.lstm.bias_hh_l0)
         with torch.no_grad():
-            self.lstm.bias_ih_l0[self.dim : 2 * self.dim] = self.config.forget_bias
+            _, _, bias, other_bias = self.lstm.parameters()
+            other_bias.zero_()
+            bias.zero_()[self.dim : 2 * self.dim] = self.config.forget_bias
 
     def init_state(self, batch: int) -> State:
         return State(self.zeros(batch, self.dim), self.zeros(batch, self.dim))
@@ -47,12 +47,12 @@ class LSTM(Mixer):
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         if x.shape[1] == 0:
             return x, state
-        run = self._plain if context.reset is None else self._packed
+        reset, dtype = context.reset, next(self.parameters()).dtype
         with torch.autocast(x.device.type, enabled=False):  # torch's kernels want one dtype throughout: the weights'
-            y, h, c = run(x.to(self.lstm.weight_ih_l0.dtype), state, context.reset)
+            y, h, c = self._plain(x.to(dtype), state) if reset is None else self._packed(x.to(dtype), state, reset)
         return y.to(x.dtype), State(h.to(state.h.dtype), c.to(state.c.dtype))
 
-    def _plain(self, x: Tensor, state: State, reset: None) -> tuple[Tensor, Tensor, Tensor]:
+    def _plain(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
         y, (h, c) = self.lstm(x, (state.h[None].to(x.dtype), state.c[None].to(x.dtype)))
         return y, h[0], c[0]
 
