@@ -1,0 +1,120 @@
+"""The learning curve: log.jsonl, one line a step, as two charts of at most a few hundred points.
+
+The line is a centred mean over a fiftieth of the run, the band behind it the extremes of the single
+steps, the dots the held-out text at each validation.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ritornello.analysis import numerals, plots
+from ritornello.errors import InputError
+
+POINTS = 200  # buckets a curve is thinned to
+START = 0.03  # the share of the run whose losses, far above the rest, do not decide the scale
+Spot = tuple[float, float, float]  # words, seconds, loss
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records in order of their step; of two with the same step the later counts. No file: no records.
+
+    A last line that a kill cut short is left out; any other line that is not JSON raises InputError.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records: dict[int, dict[str, Any]] = {}
+    for index, line in enumerate(lines):
+        try:
+            record = json.loads(line)
+            records[int(record["step"])] = record
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            if index + 1 < len(lines):
+                raise InputError(f"{path}: line {index + 1} is not a JSON object with a step; delete it or start again") from error
+    return [records[step] for step in sorted(records)]
+
+
+def charts(log: Sequence[dict[str, Any]], baseline: tuple[str, float] | None) -> dict[str, Any]:
+    """{"words", "time": SVG, "unit", "cut": whether the start is above the picture, "data": what the read-out needs}, or {"reason"}.
+
+    In bits per byte if the log has them, else in bits per token and without the held-out dots and `baseline` (name, bits per byte).
+    """
+    unit, train = "bits per byte", _spots(log, "bits_per_byte")
+    held = _spots(log, "held_out_bits_per_byte")
+    if not train:
+        unit, held, baseline = "bits per token", [], None
+        train = [(words, seconds, loss / math.log(2)) for words, seconds, loss in _spots(log, "loss")]
+    if not train:
+        return {"reason": "log.jsonl holds no finished step."}
+    smooth, extremes = _smooth(train), _extremes(train)
+    held = held[:: math.ceil(len(held) / POINTS)] if held else held
+    low, high = _range(smooth, extremes, held, baseline)
+    charts = {"unit": unit, "cut": any(spot[2] > high for spot in train), "held": bool(held), "baseline": baseline}
+    scales = {"words": max(train[-1][0], 1.0), "seconds": max(train[-1][1], 1e-9)}
+    marks = (numerals.ticks(0, scales["words"], 5), numerals.time_ticks(scales["seconds"]))
+    for axis, (key, label) in enumerate((("words", "words read"), ("time", "time, minutes:seconds"))):
+        picked = [[(spot[axis], spot[2]) for spot in spots] for spots in (extremes, smooth, held)]
+        charts[key] = plots.curve(
+            lines=[("raw", picked[0]), ("smooth", picked[1])],
+            dots=("held", picked[2]) if held else None,
+            level=(f"{baseline[0]}: {numerals.number(baseline[1])}", baseline[1]) if baseline else None,
+            x=(label, scales[("words", "seconds")[axis]], marks[axis], (numerals.short, numerals.clock)[axis]),
+            y=(unit, low, high),
+            title=_describe(unit, label, smooth, held, baseline),
+        )
+    charts["data"] = {"low": low, "high": high, "unit": unit, **scales, "train": _plain(smooth), "held": _plain(held)}
+    return charts
+
+
+def _spots(log: Sequence[dict[str, Any]], key: str) -> list[Spot]:
+    """(words, seconds, value) of the records that hold a finite value."""
+    found = [(record.get("words") or 0, record.get("seconds") or 0, record.get(key)) for record in log]
+    return [(float(words), float(seconds), float(value)) for words, seconds, value in found if value is not None and math.isfinite(value)]
+
+
+def _smooth(spots: Sequence[Spot]) -> list[Spot]:
+    """The centred mean over a fiftieth of the run, at POINTS places or fewer, the last step among them."""
+    half = len(spots) // 100
+    sums = [0.0, *accumulate(spot[2] for spot in spots)]
+    stride = math.ceil(len(spots) / POINTS)
+    places = sorted({*range(0, len(spots), stride), len(spots) - 1})
+    points = []
+    for place in places:
+        reach = min(half, place, len(spots) - 1 - place)
+        points.append((*spots[place][:2], (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)))
+    return points
+
+
+def _extremes(spots: Sequence[Spot]) -> list[Spot]:
+    """The lowest and highest of each bucket, in order of time."""
+    stride = math.ceil(len(spots) / POINTS)
+    chosen = []
+    for start in range(0, len(spots), stride):
+        bucket = spots[start : start + stride]
+        ends = {min(bucket, key=lambda spot: spot[2]), max(bucket, key=lambda spot: spot[2])}
+        chosen += sorted(ends)
+    return chosen
+
+
+def _range(smooth: Sequence[Spot], extremes: Sequence[Spot], held: Sequence[Spot], baseline: tuple[str, float] | None) -> tuple[float, float]:
+    """The lowest and highest loss to show: everything but the highest losses of the start."""
+    begin = smooth[-1][0] * START if len(smooth) > 10 else 0.0
+    level = [baseline[1]] if baseline else []
+    shown = [spot[2] for spot in (*smooth, *held) if spot[0] >= begin] + level
+    low = min([*shown, *(spot[2] for spot in extremes)])
+    margin = (max(shown) - low) * 0.08 or 0.5
+    return max(0.0, low - margin), max(shown) + margin
+
+
+def _describe(unit: str, label: str, smooth: Sequence[Spot], held: Sequence[Spot], baseline: tuple[str, float] | None) -> str:
+    text = f"Line chart of {unit} over {label}. Training falls from {numerals.number(smooth[0][2])} to {numerals.number(smooth[-1][2])}"
+    text += f"; held-out text ends at {numerals.number(held[-1][2])}" if held else ""
+    return text + (f"; {baseline[0]} is at {numerals.number(baseline[1])}." if baseline else ".")
+
+
+def _plain(spots: Sequence[Spot]) -> list[list[float]]:
+    return [[round(words), round(seconds, 1), round(value, 3)] for words, seconds, value in spots]

@@ -1,0 +1,81 @@
+"""Rows of a report as tables: one a suite, the sum first, subtasks after it, each row with its interval drawn."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ritornello.analysis import numerals, plots
+
+Row = dict[str, Any]  # evals.report.Row as plain JSON
+TITLES = {"held-out": "Held-out text"}
+
+
+def suites(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One table a suite, in the order of the rows: {"title", "metrics", "better", "axis", "rows", "folded"}.
+
+    The first metric of a suite is the one drawn. Rows whose task is not "all" are `folded`, best first.
+    """
+    return [_suite(name, [row for row in rows if row["suite"] == name]) for name in dict.fromkeys(row["suite"] for row in rows)]
+
+
+def interval_text(row: Row) -> str:
+    """The value with its interval, or the reason why there is none."""
+    value = row.get("value")
+    return row.get("reason") or "not measured" if value is None else numerals.score(row["metric"], value, row.get("stderr"))
+
+
+def _suite(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    grouped: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        grouped.setdefault((row["task"], row.get("by", "model")), {})[row["metric"]] = row
+    scale = _scale([row for row in rows if row["metric"] == metrics[0] and row.get("value") is not None])
+    lines = [_line(task, by, cells, metrics, scale) for (task, by), cells in grouped.items()]
+    main = [line for line in lines if line["task"] == "all"]
+    folded = [line for line in lines if line["task"] != "all"]
+    higher = numerals.is_fraction(metrics[0])
+    folded.sort(key=lambda line: math.inf if line["value"] is None else -line["value"] if higher else line["value"])
+    chance = next((row["chance"] for row in rows if row.get("chance") is not None), None)
+    return {
+        "title": TITLES.get(name, name),
+        "metrics": metrics,
+        "better": "higher is better" if higher else "lower is better",
+        "chance": None if chance is None else numerals.score(metrics[0], chance),
+        "axis": [_end(metrics[0], end) for end in scale] if scale else [],
+        "rows": main or folded,
+        "folded": folded if main else [],
+    }
+
+
+def _line(task: str, by: str, cells: dict[str, Row], metrics: Sequence[str], scale: tuple[float, float] | None) -> dict[str, Any]:
+    first = cells.get(metrics[0], {})
+    value = first.get("value")
+    plot = ""
+    if value is not None and scale is not None:
+        title = f"{task}, {by}: {interval_text(first)}"
+        plot = plots.interval(value, first.get("stderr"), *scale, title, chance=first.get("chance"), own=by == "model")
+    return {
+        "task": task,
+        "by": by,
+        "value": value,
+        "plot": plot,
+        "n": max((row.get("n") or 0 for row in cells.values()), default=0),
+        "cells": [interval_text(cells[metric]) if metric in cells else "" for metric in metrics],
+    }
+
+
+def _scale(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """0 to 1 for fractions; else all intervals with a third of their span on either side."""
+    finite = [row for row in rows if math.isfinite(row["value"])]
+    if not finite:
+        return None
+    if numerals.is_fraction(finite[0]["metric"]):
+        return 0.0, 1.0
+    margins = [(row["value"], (row.get("stderr") or 0.0) * numerals.INTERVAL) for row in finite]
+    low, high = min(value - margin for value, margin in margins), max(value + margin for value, margin in margins)
+    pad = (high - low) / 3 or abs(high) * 0.1 or 1.0
+    return max(0.0, low - pad), high + pad
+
+
+def _end(metric: str, value: float) -> str:
+    return f"{value * 100:.0f} %" if numerals.is_fraction(metric) else numerals.number(value)
