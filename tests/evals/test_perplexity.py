@@ -60,7 +60,7 @@ def test_difference_is_paired():
     generator = torch.Generator().manual_seed(0)
     documents, nbytes = torch.arange(50).repeat_interleave(20), torch.full((1000,), 3)
     nats = torch.randn(50, generator=generator)[documents] + 5
-    row = difference(nats, nats + 0.3, documents, nbytes, than="5-gram")
+    row = difference(nats, (nats + 0.3).numpy(), documents, nbytes.numpy(), than="5-gram")  # arrays do as well
     assert (row.metric, row.by, row.n) == ("bits per byte minus 5-gram", "model", 1000)
     assert row.value == pytest.approx(-0.1 / math.log(2), rel=1e-5)
     assert row.stderr < 1e-6 < held_out(nats, documents, nbytes)[0].stderr

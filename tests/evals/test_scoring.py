@@ -179,7 +179,9 @@ def test_token_nats_widens_each_block(monkeypatch):
 @pytest.mark.parametrize("length", [2, 5, 64])
 def test_carried_documents_equal_each_document_alone(model, rows, length):
     ids, ends = documents((17, 0, 4, 33, 1, 8, 8))
-    found = stream_nats(model, ids, ends, bos=BOS, eos=EOS, length=length, carry=True, rows=rows)
+    stored = ids.numpy().astype("uint16")
+    stored.flags.writeable = False  # as a corpus mapped from a file is
+    found = stream_nats(model, stored, ends.numpy(), bos=BOS, eos=EOS, length=length, carry=True, rows=rows)
     texts = whole(ids, ends)
     assert_close(found.nats, torch.cat([alone(model, text) for text in texts]), rtol=0, atol=1e-9)
     assert found.targets.tolist() == torch.cat([text[1:] for text in texts]).tolist()

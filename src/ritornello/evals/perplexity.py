@@ -18,12 +18,13 @@ from torch import Tensor
 
 from ritornello.errors import InputError
 from ritornello.evals.report import Row
+from ritornello.evals.scoring import Array
 
 LEAST_DOCUMENTS = 20
 BLOCK = 256
 
 
-def held_out(nats: Tensor, documents: Tensor, nbytes: Tensor, *, suite: str = "held-out", by: str = "model") -> tuple[Row, ...]:
+def held_out(nats: Array, documents: Array, nbytes: Array, *, suite: str = "held-out", by: str = "model") -> tuple[Row, ...]:
     """Bits per byte and perplexity of text scored token by token, by a neural model or any other.
 
     `nats` (N,) -log p of each target in document order; `documents` (N,) the index of its document; `nbytes` (N,) the UTF-8 bytes
@@ -42,7 +43,7 @@ def held_out(nats: Tensor, documents: Tensor, nbytes: Tensor, *, suite: str = "h
 
 
 def difference(
-    nats: Tensor, baseline: Tensor, documents: Tensor, nbytes: Tensor, *, than: str, suite: str = "held-out", by: str = "model"
+    nats: Array, baseline: Array, documents: Array, nbytes: Array, *, than: str, suite: str = "held-out", by: str = "model"
 ) -> Row:
     """Bits per byte of `nats` minus those of `baseline` on the same tokens; below zero the first predicts better.
 
@@ -50,19 +51,20 @@ def difference(
     """
     if baseline.shape != nats.shape:
         raise InputError(f"difference: {len(nats)} tokens against {len(baseline)}; both must score the same tokens in the same order")
-    _, clusters, nbytes = _checked(nats, documents, nbytes)
-    bits = (nats.double().cpu() - baseline.double().cpu()) / math.log(2)
+    ours, clusters, nbytes = _checked(nats, documents, nbytes)
+    bits = (ours - torch.as_tensor(baseline).double().cpu()) / math.log(2)
     return _ratio_row(bits, nbytes, clusters, suite, f"bits per byte minus {than}", by)
 
 
-def _checked(nats: Tensor, documents: Tensor, nbytes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _checked(nats: Array, documents: Array, nbytes: Array) -> tuple[Tensor, Tensor, Tensor]:
     """Nats and bytes in float64, and the cluster (N,) of each token."""
+    nats, documents, nbytes = (torch.as_tensor(part).cpu() for part in (nats, documents, nbytes))
     if not nats.shape == documents.shape == nbytes.shape or nats.dim() != 1 or not len(nats):
         raise InputError(f"held-out: nats, documents and bytes must be equally long lists, found {[*map(len, (nats, documents, nbytes))]}")
-    found, clusters = documents.cpu().unique(return_inverse=True)
+    found, clusters = documents.unique(return_inverse=True)
     if len(found) < LEAST_DOCUMENTS:
         clusters = torch.arange(len(nats)) // BLOCK
-    return nats.double().cpu(), clusters, nbytes.double().cpu()
+    return nats.double(), clusters, nbytes.double()
 
 
 def _ratio_row(y: Tensor, x: Tensor, clusters: Tensor, suite: str, metric: str, by: str) -> Row:

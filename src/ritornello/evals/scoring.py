@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +26,7 @@ LOGITS_BYTES = 2**27  # of float32 logits from one forward pass
 SOFTMAX_BYTES = 2**24  # widened at once
 STATE_BYTES = 2**29  # of fresh state in one batch
 
+Array = Tensor | np.ndarray
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
 
 
@@ -66,8 +68,8 @@ def log_prob(model: CausalLM, texts: Sequence[list[int]], *, tokens_per_batch: i
 
 def stream_nats(
     model: CausalLM,
-    ids: Tensor,
-    ends: Sequence[int] | Tensor,
+    ids: Array,
+    ends: Array | Sequence[int],
     *,
     bos: int,
     eos: int,
@@ -127,10 +129,11 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([F.cross_entropy(block.to(wide), want, reduction="none") for block, want in blocks]).view(targets.shape)
 
 
-def _documents(ids: Tensor, ends: Sequence[int] | Tensor, bos: int, eos: int, limit: int | None) -> list[Tensor]:
+def _documents(ids: Array, ends: Array | Sequence[int], bos: int, eos: int, limit: int | None) -> list[Tensor]:
     """BOS t1..tn EOS of each document, until `limit` targets are reached; the last may then lack its end."""
     found, start, left = [], 0, float("inf") if limit is None else limit
-    stops = torch.as_tensor(ends).tolist()
+    ids = ids.cpu().numpy() if isinstance(ids, Tensor) else ids
+    stops = [int(end) for end in ends]
     if not stops:
         raise InputError("stream_nats: there is no document to score")
     if stops[-1] != len(ids):
@@ -140,7 +143,7 @@ def _documents(ids: Tensor, ends: Sequence[int] | Tensor, bos: int, eos: int, li
             break
         if not start <= end <= len(ids):
             raise InputError(f"stream_nats: a document ends at {end}; expected an offset from {start} to {len(ids)}")
-        document = torch.cat([torch.tensor([bos]), ids[start:end].long().cpu(), torch.tensor([eos])])
+        document = torch.cat([torch.tensor([bos]), torch.from_numpy(np.array(ids[start:end], dtype=np.int64)), torch.tensor([eos])])
         if len(document) - 1 > left:
             document = document[: int(left) + 1]
         found.append(document)
