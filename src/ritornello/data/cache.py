@@ -1,0 +1,63 @@
+"""Folders that exist whole or not at all: built beside their place, then renamed into it."""
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ritornello.errors import InputError
+
+PREFIX = ".tmp-"
+STALE = 24 * 3600  # seconds after which what a killed process left behind is swept away
+
+
+def default_cache() -> Path:
+    """$XDG_CACHE_HOME/ritornello, or ~/.cache/ritornello."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ritornello"
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `target` when the block ends well, and vanishes otherwise.
+
+    Of two processes that build the same target the first wins and the other's work is dropped; the content must
+    therefore be a function of the target's name. Raises InputError where it cannot be written, or the disk is full.
+    """
+    with scratch(target.parent) as folder:
+        yield folder
+        with suppress(FileExistsError):
+            try:
+                os.rename(folder, target)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+
+
+@contextmanager
+def scratch(parent: Path) -> Iterator[Path]:
+    """A temporary folder below `parent`, removed when the block ends."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+    except OSError as error:
+        raise InputError(f"{parent}: the cache cannot be written: {error.strerror}; set XDG_CACHE_HOME to a folder that can") from error
+    try:
+        yield folder
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError(f"{parent}: the cache cannot be written: {error.strerror}; free some space or set XDG_CACHE_HOME") from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    for folder in parent.glob(PREFIX + "*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > STALE:
+                shutil.rmtree(folder, ignore_errors=True)
