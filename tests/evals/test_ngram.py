@@ -1,5 +1,6 @@
 """The n-gram baseline: its laws, a slow twin that follows the paper word by word, numbers counted by hand."""
 
+import tracemalloc
 from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import product
@@ -71,38 +72,45 @@ class Slow:
 
 @st.composite
 def corpora(draw):
-    eos = draw(st.sampled_from([BOS, EOS]))
-    vocab = draw(st.integers(eos + 2, 7))
-    words = st.lists(st.integers(eos + 1, vocab - 1), max_size=12)
-    return draw(st.lists(words, min_size=1, max_size=6)), draw(st.lists(words, max_size=3)), vocab, draw(st.integers(1, 5)), eos
+    """(training documents, other documents, vocab, order, bos, eos); the special ids lie below or above the words."""
+    words, specials = draw(st.integers(1, 5)), draw(st.integers(1, 2))
+    low = specials if draw(st.booleans()) else 0
+    bos = 0 if low else words
+    documents = st.lists(st.integers(low, low + words - 1), max_size=12)
+    train, text = draw(st.lists(documents, min_size=1, max_size=6)), draw(st.lists(documents, max_size=3))
+    return train, text, words + specials, draw(st.integers(1, 5)), bos, bos + specials - 1
 
 
 @settings(max_examples=100, deadline=None)
 @given(corpora())
 def test_agrees_with_the_slow_twin(case):
-    train, text, vocab, order, eos = case
-    model, slow = fit(*pack(train), vocab, order, bos=BOS, eos=eos), Slow(train, vocab, order, BOS, eos)
+    train, text, vocab, order, bos, eos = case
+    model, slow = fit(*pack(train), vocab, order, bos=bos, eos=eos), Slow(train, vocab, order, bos, eos)
     want = [float(p) for document in text for p in slow.document(document, eos)]
     assert_allclose(np.exp(-model.nats(*pack(text))), want, rtol=1e-9)
     for document in [*train, *text]:
-        for length in range(len(document) + 1):
-            past = [START, *document[:length]]
-            want = [
-                float(slow.p(token, tuple(past[max(0, length + 2 - order) :]))) if token in slow.targets else 0 for token in range(vocab)
-            ]
-            assert_allclose(model.probabilities([BOS, *document[:length]]), want, rtol=1e-9)
+        for start, context in ([START], [bos, *document]), ([], document):
+            past = tuple([*start, *document][max(0, len(start) + len(document) + 1 - order) :])
+            want = [float(slow.p(token, past)) if token in slow.targets else 0 for token in range(vocab)]
+            assert_allclose(model.probabilities(context), want, rtol=1e-9)
 
 
 @settings(max_examples=50, deadline=None)
 @given(corpora())
 def test_probabilities_sum_to_one_for_every_context_and_are_positive(case):
-    train, _, vocab, order, eos = case
-    model = fit(*pack(train), vocab, order, bos=BOS, eos=eos)
+    train, _, vocab, order, bos, eos = case
+    model = fit(*pack(train), vocab, order, bos=bos, eos=eos)
     for length in range(4):
         for context in product(range(min(vocab, 5)), repeat=length):
             p = model.probabilities(list(context))
             assert_allclose(p.sum(), 1, rtol=1e-12)
-            assert (p > 0).sum() == (vocab if eos == BOS else vocab - 1)
+            assert (p > 0).sum() == (vocab if eos == bos else vocab - 1)
+
+
+def test_the_end_of_a_document_is_not_a_beginning():
+    model = fit(*pack([[2], [2, 3]]), 4, 2, bos=EOS, eos=EOS)
+    assert_allclose(model.probabilities([2, EOS]), model.probabilities([]), rtol=0)
+    assert model.probabilities([EOS])[2] > model.probabilities([2, EOS])[2]
 
 
 def test_hand_counted_bigrams():
@@ -164,8 +172,8 @@ def test_empty_documents_and_no_text():
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
 def test_the_type_of_the_ids_does_not_matter(dtype):
     ids, ends = pack([[65534, 65533, 65534], [65532]])
-    model = fit(ids.astype(dtype), ends, 65535, 3, bos=BOS, eos=BOS)
-    assert_allclose(model.nats(ids.astype(dtype), ends), fit(ids, ends, 65535, 3, bos=BOS, eos=BOS).nats(ids, ends), rtol=0)
+    model = fit(ids.astype(dtype), ends.astype(dtype), 65535, 3, bos=BOS, eos=BOS)
+    assert_allclose(model.nats(ids.astype(dtype), ends.astype(dtype)), fit(ids, ends, 65535, 3, bos=BOS, eos=BOS).nats(ids, ends), rtol=0)
 
 
 def text(seed, documents):
@@ -195,6 +203,21 @@ def test_bounds_on_order_and_memory():
     assert list(choose_order(train, held, 9, bos=BOS, eos=EOS, max_order=2).nats) == [1, 2]
     choice = choose_order(train, held, 9, bos=BOS, eos=EOS, max_bytes=1)
     assert (choice.model.order, list(choice.nats)) == (1, [1])
+
+
+def test_the_memory_bound_holds():
+    random = np.random.default_rng(3)
+    ids = random.integers(2, 60, 50_000)
+    train, held = (ids, np.array([50_000])), (ids[:100], np.array([100]))  # seen text, so that longer is always better
+    orders = set()
+    for megabytes in (2, 3, 3.5, 5, 6, 6.5):
+        tracemalloc.start()
+        choice = choose_order(train, held, 60, bos=BOS, eos=EOS, max_bytes=int(megabytes * 2**20))
+        orders.add(max(choice.nats))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= megabytes * 2**20
+    assert orders == {2, 3, 4, 5}
 
 
 def test_bytes_held_are_those_of_the_tables():
