@@ -169,7 +169,7 @@ def test_empty_documents_and_no_text():
     assert_allclose(fit(*pack([[]]), 4, 2, bos=BOS, eos=EOS).probabilities([2]).sum(), 1)
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64])
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int64, np.uint64])
 def test_the_type_of_the_ids_does_not_matter(dtype):
     ids, ends = pack([[65534, 65533, 65534], [65532]])
     model = fit(ids.astype(dtype), ends.astype(dtype), 65535, 3, bos=BOS, eos=BOS)
