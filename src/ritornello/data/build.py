@@ -19,6 +19,7 @@ from ritornello.data.documents import (
     lines,
     spans,
     trimmed,
+    utf8,
 )
 from ritornello.data.sources import Part
 from ritornello.errors import InputError
@@ -69,7 +70,7 @@ def _write_text(folder: Path, parts: Iterator[Part]) -> list[Region]:
         for part in parts:
             start = end
             for piece in part.pieces:
-                end += text.write(_utf8(piece, part.name))
+                end += text.write(utf8(piece, part.name))
             if end == start:
                 continue
             end += text.write(b"\n\n")
@@ -84,14 +85,6 @@ def _write_text(folder: Path, parts: Iterator[Part]) -> list[Region]:
             regions.append(Region(part.row, start, end))
         file_spans.append(begin, end)
     return regions
-
-
-def _utf8(text: str, label: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        sign = f"U+{ord(text[error.start]):04X}"
-        raise InputError(f"{label}: holds the lone surrogate {sign}, which no UTF-8 text can; remove it") from error
 
 
 def _write_blocks(folder: Path, regions: list[Region], documents: str) -> tuple[int, str]:

@@ -19,7 +19,7 @@ import numpy as np
 from ritornello.data import builtin
 from ritornello.data.build import build
 from ritornello.data.cache import default_cache, new_folder, scratch
-from ritornello.data.documents import ROWS, seam, spans
+from ritornello.data.documents import ROWS, parted, spans
 from ritornello.data.sources import Format, Part, Source, find, parts, stem
 from ritornello.errors import InputError, unknown
 
@@ -59,11 +59,8 @@ class Corpus:
         size = max(size, 4)  # a code point may take as much
         for at in range(0, len(table), ROWS):
             for row, (start, end) in enumerate(table[at : at + ROWS].tolist(), at):
-                while end - start > size:
-                    cut = seam(self.buffer, start, start + size)
-                    yield row, self.buffer[start:cut].decode("utf-8")
-                    start = cut
-                yield row, self.buffer[start:end].decode("utf-8")
+                for first, last in parted(self.buffer, start, end, size):
+                    yield row, self.buffer[first:last].decode("utf-8")
 
 
 def read_corpus(

@@ -13,6 +13,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from ritornello.errors import InputError
+
 CHUNK = 1 << 20
 ROWS = 1 << 20  # rows of a table handled at a time
 FEW = 20  # with fewer documents than this, each gives its own end as held-out text
@@ -183,3 +185,21 @@ def seam(text: Buffer, start: int, end: int) -> int:
     while text[end] & 0xC0 == 0x80:
         end -= 1
     return end
+
+
+def parted(text: Buffer, start: int, end: int, size: int) -> Iterator[tuple[int, int]]:
+    """The span [start, end) as consecutive spans of at most `size` >= 4 bytes, parted at seams."""
+    while end - start > size:
+        cut = seam(text, start, start + size)
+        yield start, cut
+        start = cut
+    yield start, end
+
+
+def utf8(text: str, label: str) -> bytes:
+    """The bytes of a text. Raises InputError, which begins with `label`, for a lone surrogate."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        sign = f"U+{ord(text[error.start]):04X}"
+        raise InputError(f"{label}: holds the lone surrogate {sign} at character {error.start}, which UTF-8 cannot; remove it") from error

@@ -1,0 +1,88 @@
+"""Tokens cut into batches whose rows go on from one batch to the next, any of them at once.
+
+The stream of an epoch: the documents in an order of their own for each (seed, epoch), each as BOS t1 .. tn with the targets
+t1 .. tn EOS, rotated by a random offset so that what is left over at the end is not always the same. It is cut into as many
+equal streams as a batch has rows; batch i holds their i-th pieces of `length`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ritornello.data.documents import mix
+from ritornello.data.tokens import Tokens
+from ritornello.errors import InputError
+
+
+class Batch(NamedTuple):
+    """Inputs and what comes next."""
+
+    tokens: Tensor  # (B, T) int64
+    targets: Tensor  # (B, T) int64, -100: not scored
+    reset: Tensor | None  # (B, T) bool, True where a new document begins; None if nowhere
+    at: Tensor  # (B,) int64, the place of each row's first token in the epoch's stream
+
+
+class _Epoch(NamedTuple):
+    number: int
+    order: np.ndarray  # (documents,) int64, which document comes when
+    starts: np.ndarray  # (documents,) int64, where each begins in the stream before it is rotated
+    offset: int  # of the rotation
+
+
+class Batches:
+    """batches(epoch, step) is a pure function; row b of step i + 1 goes on where row b of step i ended.
+
+    Every row resets at an epoch's start. No target occurs twice in an epoch, and fewer than batch * length are left out.
+    """
+
+    def __init__(self, tokens: Tokens, *, bos: int, eos: int, batch: int, length: int, seed: int):
+        """Raises InputError if the tokens do not fill one batch."""
+        self.ids, self.bos, self.eos, self.seed = tokens.ids, bos, eos, seed
+        self.batch, self.length = batch, length
+        self.begins = np.concatenate(([0], tokens.ends[:-1]))
+        self.sizes = np.diff(tokens.ends, prepend=0) + 1
+        self.total = len(tokens.ids) + len(tokens.ends)
+        if batch < 1 or length < 1:
+            raise InputError(f"a batch of {batch} x {length} tokens; use 1 or more of both")
+        self.stream = self.total // batch
+        self.steps = self.stream // length
+        if not self.steps:
+            advice = f"use length <= {self.stream} or fewer streams" if self.stream else f"use {self.total} streams or fewer"
+            raise InputError(f"{self.total} tokens make {batch} streams of {self.stream}, shorter than one piece of {length}; {advice}")
+        self._epoch = self._arrange(0)
+
+    def __call__(self, epoch: int, step: int) -> Batch:
+        """The batch of `step` in 0 .. steps - 1 of an epoch."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of an epoch of {self.steps}")
+        arranged = self._epoch if epoch == self._epoch.number else self._arrange(epoch)
+        self._epoch = arranged  # only saves time: it follows from the seed and the epoch
+        _, order, starts, offset = arranged
+        at = np.arange(self.batch) * self.stream + step * self.length
+        place = (at[:, None] + np.arange(self.length) + offset) % self.total  # (B, T)
+        rank = np.searchsorted(starts, place, side="right") - 1
+        document = order[rank]
+        within = place - starts[rank]  # 0 at BOS
+        token = self.begins[document] + within
+        first, last = within == 0, within == self.sizes[document] - 1
+        tokens = np.where(first, self.bos, self.ids[np.maximum(token - 1, 0)])
+        targets = np.where(last, self.eos, self.ids[np.minimum(token, len(self.ids) - 1)])
+        reset = first
+        if step == 0:
+            reset[:, 0] = True
+        return Batch(
+            torch.from_numpy(tokens.astype(np.int64)),
+            torch.from_numpy(targets.astype(np.int64)),
+            torch.from_numpy(reset) if reset.any() else None,
+            torch.from_numpy(at),
+        )
+
+    def _arrange(self, epoch: int) -> _Epoch:
+        salt = mix(mix(np.array([self.seed % 2**64], np.uint64)) ^ np.array([epoch], np.uint64))
+        order = np.argsort(mix(np.arange(len(self.sizes), dtype=np.uint64) ^ salt), kind="stable")
+        starts = np.cumsum(self.sizes[order])
+        starts = np.concatenate(([0], starts[:-1]))
+        return _Epoch(epoch, order, starts, int(mix(~salt)[0] % np.uint64(self.total)))
