@@ -119,10 +119,10 @@ def test_rows_keep_to_their_own_logits():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_half_precision_logits_are_widened_first(dtype):
     """4096 equally likely tokens: a sum in bfloat16 would stop at 256."""
-    drawn = sample(torch.zeros(4000, 4096, dtype=dtype), generator=generator(), **PLAIN)
+    drawn = sample(torch.zeros(1000, 4096, dtype=dtype), generator=generator(), **PLAIN)
     assert drawn.dtype == torch.int64
-    assert 3000 < int((drawn > 1000).sum()) < 3050
-    assert len(set(drawn.tolist())) > 2000
+    assert 690 < int((drawn > 1000).sum()) < 820
+    assert len(set(drawn.tolist())) > 800
 
 
 @pytest.mark.parametrize(
