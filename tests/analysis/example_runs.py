@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -31,7 +32,7 @@ def scored(text: str, unit: str, count: int) -> dict[str, Any]:
     ids = [names.index(piece) for piece in pieces]
     train, held = ids[count:] or ids, ids[:count]
     single, double = Counter(train), defaultdict(Counter)
-    for first, second in zip(train, train[1:], strict=False):
+    for first, second in pairwise(train):
         double[first][second] += 1
     nats, guesses = [], []
     for before, token in zip([0, *held], held, strict=False):
@@ -83,7 +84,10 @@ def row(suite: str, task: str, metric: str, value: float | None, stderr: float |
 def results(shown: dict[str, Any], samples: Sequence[str], prompt: str, rng: random.Random, subtasks: int) -> dict[str, Any]:
     rows = [row("held-out", "all", "bits per byte", 2.0123, 0.012, 31_744), row("held-out", "all", "perplexity", 61.8, 1.1, 31_744)]
     grams = {"by": "5-gram (modified Kneser-Ney)"}
-    rows += [row("held-out", "all", "bits per byte", 2.448, 0.013, 31_744, **grams), row("held-out", "all", "perplexity", 141.3, 2.6, 31_744, **grams)]
+    rows += [
+        row("held-out", "all", "bits per byte", 2.448, 0.013, 31_744, **grams),
+        row("held-out", "all", "perplexity", 141.3, 2.6, 31_744, **grams),
+    ]
     if subtasks:
         rows += pairs("blimp_filtered", [f"{TOPICS[i % len(TOPICS)]}_with_some_longer_name_{i}" for i in range(subtasks)], rng)
     rows += pairs("agreement", ["across_a_relative_clause", "simple", "with_a_noun_between"], rng)
@@ -92,9 +96,14 @@ def results(shown: dict[str, Any], samples: Sequence[str], prompt: str, rng: ran
     return {
         "rows": rows,
         "cost": {
-            "parameters": 1_213_440, "parameters_without_embedding": 689_152, "train_tokens_per_second": 31_240.5, "generate_tokens_per_second": 1_412.2,
-            "peak_memory_bytes": 1_204_000_000, "seconds": stages,
-            "state_bytes": {"1000": 262_144, "1000000": 262_144}, "kv_bytes": {"1000": 4_096_000, "1000000": 4_096_000_000},
+            "parameters": 1_213_440,
+            "parameters_without_embedding": 689_152,
+            "train_tokens_per_second": 31_240.5,
+            "generate_tokens_per_second": 1_412.2,
+            "peak_memory_bytes": 1_204_000_000,
+            "seconds": stages,
+            "state_bytes": {"1000": 262_144, "1000000": 262_144},
+            "kv_bytes": {"1000": 4_096_000, "1000000": 4_096_000_000},
         },
         "passage": shown,
         "samples": [
@@ -103,10 +112,12 @@ def results(shown: dict[str, Any], samples: Sequence[str], prompt: str, rng: ran
         ],
         "words_seen": 3_100_000,
         "headline": {"bits_per_byte": 2.0123, "stderr": 0.012, "baseline_bits_per_byte": 2.448, "baseline": "5-gram (modified Kneser-Ney)"},
-    }  # fmt: skip
+    }
 
 
-def write(folder: Path, name: str, shown: dict[str, Any], samples: Sequence[str], prompt: str = "", steps: int = 1100, subtasks: int = 0) -> Path:
+def write(
+    folder: Path, name: str, shown: dict[str, Any], samples: Sequence[str], prompt: str = "", steps: int = 1100, subtasks: int = 0
+) -> Path:
     """A whole run folder."""
     rng = random.Random(7)
     run = folder / name
@@ -115,17 +126,44 @@ def write(folder: Path, name: str, shown: dict[str, Any], samples: Sequence[str]
         "format": 1,
         "corpus": {"spec": f"texts/{name}.txt", "name": name, "documents": 812, "words": 203_000, "nbytes": 1_115_394},
         "tokenizer": {"kind": "bpe", "size": 4096},
-        "model": {"vocab": 4096, "dim": 128, "layers": ["hgrn2"] * 5, "channel": "swiglu", "mixers": {"hgrn2": {"head_dim": 64}}, "tied": True},
-        "train": {"steps": steps, "batch": 16, "length": 256, "lr": 0.003, "seed": 1, "epochs": 8.4, "optimizer": "muon", "schedule": "wsd", "dropout": 0.1}
+        "model": {
+            "vocab": 4096,
+            "dim": 128,
+            "layers": ["hgrn2"] * 5,
+            "channel": "swiglu",
+            "mixers": {"hgrn2": {"head_dim": 64}},
+            "tied": True,
+        },
+        "train": {
+            "steps": steps,
+            "batch": 16,
+            "length": 256,
+            "lr": 0.003,
+            "seed": 1,
+            "epochs": 8.4,
+            "optimizer": "muon",
+            "schedule": "wsd",
+            "dropout": 0.1,
+        }
         | {"carry": False, "precision": "float32", "impl": "auto", "threads": 2},
-        "plan": "In 3 minutes this machine can read 3.1M words, 8.4 epochs: 5 layers of width 128, batches of 16 pieces of 256 tokens, 1,100 steps.",
+        "plan": "In 3 minutes this machine can read 3.1M words, 8.4 epochs: 5 layers of width 128, 1,100 steps.",
     }
     made_by = {
-        "ritornello": "0.1.0", "commit": "cb49841aa001", "python": "3.11.9", "versions": {"torch": "2.13.0", "numpy": "2.2.1", "tokenizers": "0.22.0"},
-        "system": "Linux 6.1 x86_64", "cpu": "A processor at 2.6 GHz", "cores": 2, "memory_bytes": 16_000_000_000, "threads": 2, "gpu": None,
-        "started": "2026-11-20T10:00:00+00:00", "command": f"ritornello run texts/{name}.txt --minutes 3",
-        "data": {f"texts/{name}.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"}, "licence": "public domain; see https://example.org/terms",
-    }  # fmt: skip
+        "ritornello": "0.1.0",
+        "commit": "cb49841aa001",
+        "python": "3.11.9",
+        "versions": {"torch": "2.13.0", "numpy": "2.2.1", "tokenizers": "0.22.0"},
+        "system": "Linux 6.1 x86_64",
+        "cpu": "A processor at 2.6 GHz",
+        "cores": 2,
+        "memory_bytes": 16_000_000_000,
+        "threads": 2,
+        "gpu": None,
+        "started": "2026-11-20T10:00:00+00:00",
+        "command": f"ritornello run texts/{name}.txt --minutes 3",
+        "data": {f"texts/{name}.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"},
+        "licence": "public domain; see https://example.org/terms",
+    }
     tables = {"config": config, "provenance": made_by, "results": results(shown, samples, prompt, rng, subtasks)}
     for file, table in tables.items():
         (run / f"{file}.json").write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")

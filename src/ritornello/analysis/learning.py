@@ -1,7 +1,7 @@
 """The learning curve: log.jsonl, one line a step, as two charts of at most a few hundred points.
 
-The line is a centred mean over a fiftieth of the run, the band behind it the extremes of the single
-steps, the dots the held-out text at each validation.
+The line is a centred mean over a fiftieth of the run, the band behind it what the single
+steps reach, the dots the held-out text at each validation.
 """
 
 import json
@@ -50,16 +50,16 @@ def charts(log: Sequence[dict[str, Any]], baseline: tuple[str, float] | None) ->
         train = [(words, seconds, loss / math.log(2)) for words, seconds, loss in _spots(log, "loss")]
     if not train:
         return {"reason": "log.jsonl holds no finished step."}
-    smooth, extremes = _smooth(train), _extremes(train)
+    smooth, band = _smooth(train), _band(train) if len(train) >= 100 else []
     held = held[:: math.ceil(len(held) / POINTS)] if held else held
-    low, high = _range(smooth, extremes, held, baseline)
-    charts = {"unit": unit, "cut": any(spot[2] > high for spot in train), "held": bool(held), "baseline": baseline}
+    low, high = _range(smooth, band, held, baseline)
+    charts = {"unit": unit, "cut": any(spot[2] > high for spot in train), "held": bool(held), "band": bool(band), "baseline": baseline}
     scales = {"words": max(train[-1][0], 1.0), "seconds": max(train[-1][1], 1e-9)}
     marks = (numerals.ticks(0, scales["words"], 5), numerals.time_ticks(scales["seconds"]))
     for axis, (key, label) in enumerate((("words", "words read"), ("time", "time, minutes:seconds"))):
-        picked = [[(spot[axis], spot[2]) for spot in spots] for spots in (extremes, smooth, held)]
+        picked = [[(spot[axis], spot[2]) for spot in spots] for spots in (band, smooth, held)]
         charts[key] = plots.curve(
-            lines=[("raw", picked[0]), ("smooth", picked[1])],
+            lines=[("band", picked[0]), ("smooth", picked[1])],
             dots=("held", picked[2]) if held else None,
             level=(f"{baseline[0]}: {numerals.number(baseline[1])}", baseline[1]) if baseline else None,
             x=(label, scales[("words", "seconds")[axis]], marks[axis], (numerals.short, numerals.clock)[axis]),
@@ -78,34 +78,35 @@ def _spots(log: Sequence[dict[str, Any]], key: str) -> list[Spot]:
 
 def _smooth(spots: Sequence[Spot]) -> list[Spot]:
     """The centred mean over a fiftieth of the run, at POINTS places or fewer, the last step among them."""
-    half = len(spots) // 100
+    half, last = len(spots) // 100, len(spots) - 1
     sums = [0.0, *accumulate(spot[2] for spot in spots)]
     stride = math.ceil(len(spots) / POINTS)
-    places = sorted({*range(0, len(spots), stride), len(spots) - 1})
+    places = sorted({*range(0, len(spots), stride), last})
     points = []
     for place in places:
-        reach = min(half, place, len(spots) - 1 - place)
-        points.append((*spots[place][:2], (sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1)))
+        before = min(half, place)
+        after = min(before, last - place)  # symmetric at the steep start, not at the flat end
+        points.append((*spots[place][:2], (sums[place + after + 1] - sums[place - before]) / (before + after + 1)))
     return points
 
 
-def _extremes(spots: Sequence[Spot]) -> list[Spot]:
-    """The lowest and highest of each bucket, in order of time."""
-    stride = math.ceil(len(spots) / POINTS)
-    chosen = []
-    for start in range(0, len(spots), stride):
-        bucket = spots[start : start + stride]
-        ends = {min(bucket, key=lambda spot: spot[2]), max(bucket, key=lambda spot: spot[2])}
-        chosen += sorted(ends)
-    return chosen
+def _band(spots: Sequence[Spot]) -> list[Spot]:
+    """The outline of what single steps reach: the lowest of every few steps, then back along the highest."""
+    stride = max(4, math.ceil(len(spots) / (POINTS // 2)))
+    buckets = [spots[start : start + stride] for start in range(0, len(spots), stride)]
+    middles = [bucket[len(bucket) // 2][:2] for bucket in buckets]
+    middles[0], middles[-1] = spots[0][:2], spots[-1][:2]
+    lowest = [(*middle, min(spot[2] for spot in bucket)) for middle, bucket in zip(middles, buckets, strict=True)]
+    highest = [(*middle, max(spot[2] for spot in bucket)) for middle, bucket in zip(middles, buckets, strict=True)]
+    return lowest + highest[::-1]
 
 
-def _range(smooth: Sequence[Spot], extremes: Sequence[Spot], held: Sequence[Spot], baseline: tuple[str, float] | None) -> tuple[float, float]:
+def _range(smooth: Sequence[Spot], band: Sequence[Spot], held: Sequence[Spot], baseline: tuple[str, float] | None) -> tuple[float, float]:
     """The lowest and highest loss to show: everything but the highest losses of the start."""
     begin = smooth[-1][0] * START if len(smooth) > 10 else 0.0
     level = [baseline[1]] if baseline else []
     shown = [spot[2] for spot in (*smooth, *held) if spot[0] >= begin] + level
-    low = min([*shown, *(spot[2] for spot in extremes)])
+    low = min([*shown, *(spot[2] for spot in band)])
     margin = (max(shown) - low) * 0.08 or 0.5
     return max(0.0, low - margin), max(shown) + margin
 

@@ -1,6 +1,7 @@
 """How numbers are written for people: 1.23, 8.3M, 4,400, 12.1 ± 0.3, 64 KB, 2.4 minutes."""
 
 import math
+from collections.abc import Sequence
 
 INTERVAL = 1.96  # standard errors on either side of a 95 % interval
 FRACTIONS = ("accuracy", "ties")  # metrics that begin so lie between 0 and 1 and are written in per cent
@@ -46,16 +47,15 @@ def clock(seconds: float) -> str:
 
 
 def score(metric: str, value: float, stderr: float | None = None) -> str:
-    """A value with its 95 % interval, to the interval's precision: 2.012 ± 0.004, 71.2 ± 0.4 %."""
+    """A value with its 95 % interval, to the interval's precision: 2.012 ± 0.004, 71.2 ± 0.4 %; fractions in per cent."""
     percent = is_fraction(metric)
     value = value * 100 if percent else value
     margin = None if stderr is None or not math.isfinite(stderr) else stderr * INTERVAL * (100 if percent else 1)
     unit = " %" if percent else ""
     if not margin:
         return f"{value:.1f}{unit}" if percent else number(value)
-    digits = min(max(0, 1 - math.floor(math.log10(margin))), 4)
-    if percent or abs(value) >= 100:
-        digits = min(digits, 1)
+    power = math.floor(math.log10(margin))
+    digits = 1 if percent else min(6, max(0, -power + (margin < 2 * 10**power)))  # one figure of the margin, two if the first is a 1
     return f"{value:,.{digits}f} ± {margin:,.{digits}f}{unit}"
 
 
@@ -70,9 +70,16 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
         return [low]
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.75)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def aligned(values: Sequence[float]) -> list[str]:
+    """Tick labels with equally many digits after the point: 1.8, 2.0, 2.2."""
+    texts = [f"{value:g}" for value in values]
+    digits = max((len(text.partition(".")[2]) for text in texts), default=0)
+    return [f"{value:,.{digits}f}" for value in values]
 
 
 def time_ticks(high: float, about: int = 5) -> list[float]:

@@ -59,8 +59,9 @@ function readPassage(passage, home, tip) {
     parts.at(-1).push(span);
   }
   const place = new Map(parts.flatMap((spans, index) => spans.map(span => [span, index])));
-  const percent = p => p < .001 ? "<0.1 %" : p < .1 ? (p * 100).toFixed(1) + " %" : Math.round(p * 100) + " %";
-  const written = spans => spans.map(s => s.textContent + (s.classList.contains("n") ? "↵" : "")).join("").replaceAll(" ", "␠").replaceAll("\t", "⇥");
+  const percent = p => p < .001 ? "< 0.1 %" : p < .1 ? (p * 100).toFixed(1) + " %" : Math.round(p * 100) + " %";
+  const chance = bits => bits < 3 ? percent(2 ** -bits) + " likely" : "1 in " + (2 ** bits).toLocaleString("en", { maximumSignificantDigits: 3 });
+  const written = spans => spans.map(s => s.textContent + (s.classList.contains("n") ? "↵" : "")).join("").replaceAll(" ", "␣").replaceAll("\t", "⇥");
   let at = -1, pinned = false;
 
   function fill(index) {
@@ -75,7 +76,7 @@ function readPassage(passage, home, tip) {
       row.className = guess === text ? "hit" : "";
       list.append(row);
     });
-    tip.replaceChildren(word, `${bits.toFixed(2)} bits · ${several === undefined ? "p = " + percent(2 ** -bits) : several + " tokens"}`, list);
+    tip.replaceChildren(word, `${bits.toFixed(2)} bits, ${several === undefined ? chance(bits) : "in " + several + " tokens"}`, list);
   }
   function show(index) {
     hide();
@@ -141,6 +142,8 @@ function stream(sample) {
 
 if (data.curve) document.querySelectorAll(".frame").forEach(frame => readCurve(data.curve, frame));
 if (data.passage) readPassage(data.passage, document.getElementById("passage"), document.getElementById("tip"));
+
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(fold => { fold.open = true; }));
 
 const plays = new Map([...document.querySelectorAll(".sample")].map(sample => [sample, stream(sample)]));
 document.getElementById("replay")?.addEventListener("click", () => plays.forEach(play => play()));

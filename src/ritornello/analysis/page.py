@@ -6,6 +6,7 @@
 import json
 import math
 import shlex
+import unicodedata
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -98,39 +99,46 @@ def _sentence(config: dict[str, Any], results: dict[str, Any], log: Sequence[dic
     value = headline.get("bits_per_byte")
     if value is None:
         return text + ("; it has not been evaluated." if words else " has not been trained yet.")
-    text += (" and" if words else "") + f" needs {numerals.number(value)} bits for a byte of text it has never seen"
+    text += (" and now" if words else "") + f" needs {numerals.number(value)} bits per byte of unseen text"
     return text + (f"; a {baseline[0]} needs {numerals.number(baseline[1])}." if baseline else ".")
 
 
-def _tiles(results: dict[str, Any]) -> list[dict[str, str]]:
-    """The key numbers: {"value", "label", "note"}; a number that is not there is left to its section, which says why."""
+def _tiles(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The key numbers as (value, label, note). One that is not there is left to its section, which says why."""
     cost, headline, baseline = results.get("cost") or {}, results.get("headline") or {}, _baseline(results)
     tiles = []
-
-    def tile(value: float | None, text: str, label: str, note: str = "") -> None:
-        if value is not None:
-            tiles.append({"value": text, "label": label, "note": note})
-
-    bits = headline.get("bits_per_byte")
-    tile(bits, scores.interval_text({"metric": "bits per byte", "value": bits, "stderr": headline.get("stderr")}), "bits per byte, unseen text",
-         f"{baseline[0]}: {numerals.number(baseline[1])}" if baseline else "")  # fmt: skip
-    for row in [row for row in results.get("rows") or [] if row["task"] == "all" and row["metric"].startswith("accuracy")][:2]:
+    if headline.get("bits_per_byte") is not None:
+        value = numerals.score("bits per byte", headline["bits_per_byte"], headline.get("stderr"))
+        tiles.append((value, "bits per byte, unseen text", f"{baseline[0]}: {numerals.number(baseline[1])}" if baseline else ""))
+    right = [
+        row
+        for row in results.get("rows") or []
+        if row["task"] == "all" and row["metric"].startswith("accuracy") and row.get("value") is not None
+    ]
+    for suite in list(dict.fromkeys(row["suite"] for row in right))[:2]:
+        row = next(row for row in right if row["suite"] == suite)
         note = "" if row.get("chance") is None else f"chance: {numerals.score(row['metric'], row['chance'])}"
-        tile(row.get("value"), scores.interval_text(row), f"of pairs right, {row['suite']}", note)
-    words, seconds = results.get("words_seen"), (cost.get("seconds") or {}).get("train")
-    tile(words, numerals.short(words or 0), "words read", f"in {numerals.duration(seconds)}" if seconds else "")
-    rate = cost.get("generate_tokens_per_second")
-    tile(cost.get("parameters"), numerals.short(cost.get("parameters") or 0), "parameters", "")
-    tile(rate, numerals.short(rate or 0), "tokens a second, writing", "")
+        tiles.append((numerals.score(row["metric"], row["value"], row.get("stderr")), f"accuracy, {suite.replace('_', ' ')}", note))
+    if results.get("words_seen"):
+        seconds = (cost.get("seconds") or {}).get("train")
+        tiles.append((numerals.short(results["words_seen"]), "words read", f"in {numerals.duration(seconds)}" if seconds else ""))
+    if cost.get("parameters"):
+        tiles.append((numerals.short(cost["parameters"]), "parameters", ""))
+    for key, label in (
+        ("train_tokens_per_second", "tokens a second, training"),
+        ("generate_tokens_per_second", "tokens a second, writing"),
+    ):
+        if cost.get(key):
+            tiles.append((numerals.short(cost[key]), label, ""))
     state = cost.get("state_bytes") or {}
     if state:
         longest = max(state, key=int)
-        tile(state[longest], numerals.nbytes(state[longest]), f"of state after {numerals.short(int(longest))} tokens", "")
+        tiles.append((numerals.nbytes(state[longest]), f"of state after {numerals.short(int(longest))} tokens", ""))
     return tiles
 
 
 def _passage(passage: dict[str, Any] | None) -> dict[str, Any]:
-    """Lines of (CSS classes, text) parts, c for a piece that goes on, n for a line end; the scale, the figures, and what the read-out needs."""
+    """Lines of (CSS classes, text) parts, the scale, the figures, and what the read-out needs. Class c: a piece goes on; n: a line ends."""
     if not passage or not passage.get("pieces"):
         return {"reason": "No passage was scored."}
     pieces = passage["pieces"]
@@ -150,14 +158,18 @@ def _passage(passage: dict[str, Any] | None) -> dict[str, Any]:
     pool = {guess: index for index, guess in enumerate(dict.fromkeys(guess for piece in pieces for guess, _ in piece[3]))}
     return {
         "name": passage.get("name"),
-        "lines": lines,
+        "lines": [(line, _auto("".join(part for _, part in line))) for line in lines],
+        "direction": _direction("".join(piece[0] for piece in pieces)) or "ltr",
         "top": numerals.number(top),
         "half": numerals.number(top / 2),
         "levels": range(LEVELS),
         "tokens": numerals.number(passage["tokens"]),
         "bits_per_token": numerals.number(total / passage["tokens"]),
         "bits_per_byte": numerals.number(total / passage["nbytes"]) if passage["nbytes"] else None,
-        "melody": plots.staff([piece[2] for piece in pieces[:MELODY]], "The beginning of the held-out passage, a note a token: the higher, the more surprising."),
+        "melody": plots.staff(
+            [piece[2] for piece in pieces[:MELODY]],
+            "The beginning of the held-out passage, a note a token: the higher, the more surprising.",
+        ),
         "data": {
             "millibits": [round(piece[2] * 1000) for piece in pieces],
             "several": {index: piece[1] for index, piece in enumerate(pieces) if piece[1] != 1},
@@ -165,6 +177,17 @@ def _passage(passage: dict[str, Any] | None) -> dict[str, Any]:
             "likely": [[value for guess, p in piece[3] for value in (pool[guess], round(p * 1000))] for piece in pieces],
         },
     }
+
+
+def _direction(text: str) -> str | None:
+    """The direction of the first letter that has one."""
+    kinds = (unicodedata.bidirectional(char) for char in text)
+    return next(("ltr" if kind == "L" else "rtl" for kind in kinds if kind in ("L", "R", "AL")), None)
+
+
+def _auto(line: str) -> Markup:
+    """A line finds its own direction, unless it has no letters: then it takes that of the whole text."""
+    return Markup(' dir="auto"') if _direction(line) else Markup("")
 
 
 def _shown(text: str) -> str:
@@ -179,13 +202,18 @@ def _sample(sample: dict[str, Any]) -> dict[str, Any]:
     lines, left = [], len(prompt)
     for line in (prompt + text).split("\n"):
         cut = max(0, min(left, len(line)))
-        lines.append((_shown(line[:cut]), _shown(line[cut:])))
+        lines.append((_shown(line[:cut]), _shown(line[cut:]), _auto(line)))
         left -= len(line) + 1
     rate = sample.get("tokens_per_second")
     facts = [f"seed {sample['seed']}"] if sample.get("seed") is not None else []
     facts += [f"{numerals.number(sample['tokens'])} tokens"] if sample.get("tokens") else []
-    facts += [f"{numerals.number(round(rate))} tokens a second"] if rate else []
-    return {"temperature": sample["temperature"], "lines": lines, "facts": " · ".join(facts)}
+    facts += [f"{numerals.number(round(rate))} tokens/s"] if rate else []
+    return {
+        "temperature": sample["temperature"],
+        "lines": lines,
+        "direction": _direction(prompt + text) or "ltr",
+        "facts": " · ".join(facts),
+    }
 
 
 def _cost(cost: dict[str, Any]) -> dict[str, Any]:
@@ -199,11 +227,13 @@ def _cost(cost: dict[str, Any]) -> dict[str, Any]:
     ]
     seconds = {name: value for name, value in (cost.get("seconds") or {}).items() if value is not None}
     whole = seconds.pop("total", None) or sum(seconds.values())
+    state = cost.get("state_bytes") or {}
     return {
+        "constant": numerals.nbytes(min(state.values())) if len(state) > 1 and len(set(state.values())) == 1 else None,
         "figures": [(label, "not measured" if value is None else write(value)) for label, value, write in figures],
         "total": numerals.duration(whole) if whole else None,
         "stages": [(name, numerals.duration(value), f"{value / whole * 100:.2f}") for name, value in seconds.items()] if whole else [],
-        "memory": _memory(cost.get("state_bytes") or {}, cost.get("kv_bytes") or {}),
+        "memory": _memory(state, cost.get("kv_bytes") or {}),
     }
 
 
@@ -217,10 +247,14 @@ def _memory(state: dict[str, int], kv: dict[str, int]) -> dict[str, Any] | None:
     groups = []
     for length in lengths:
         pairs = (("this model", "own", state[length]), ("transformer", "other", kv[length]))
-        bars = [(who, numerals.nbytes(size), plots.log_bar(size, low, high, kind, f"{who}: {numerals.nbytes(size)}")) for who, kind, size in pairs]
+        bars = [
+            (who, numerals.nbytes(size), plots.log_bar(size, low, high, kind, f"{who}: {numerals.nbytes(size)}"))
+            for who, kind, size in pairs
+        ]
         groups.append((numerals.number(int(length)) if int(length) < 1e6 else numerals.short(int(length)), bars))
     longest = lengths[-1]
-    return {"groups": groups, "tokens": groups[-1][0], "times": numerals.number(kv[longest] / state[longest]) if kv[longest] > state[longest] else None}
+    times = numerals.number(kv[longest] / state[longest]) if kv[longest] > state[longest] else None
+    return {"groups": groups, "axis": plots.log_axis(low, high), "tokens": groups[-1][0], "times": times}
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

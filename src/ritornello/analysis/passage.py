@@ -19,7 +19,7 @@ from ritornello.state import named_leaves
 Guesses = Sequence[tuple[int, float]]  # (token id, probability), the likeliest first
 JOINER = "\u200d"
 SPECIAL = "∎"  # stands for a token that has no text, such as the end of a document
-VISIBLE = {" ": "␠", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
+VISIBLE = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥", "\u00a0": "⍽"}
 
 
 @torch.no_grad()
@@ -61,7 +61,9 @@ def passage(
     special token. Raises InputError unless there is one value in nats and one list of guesses for each token.
     """
     if not tokens or len(nats) != len(tokens) or len(guesses) != len(tokens):
-        raise InputError(f"passage: {len(tokens)} tokens, {len(nats)} surprisals, {len(guesses)} lists of guesses; need as many of each, at least one")
+        raise InputError(
+            f"passage: {len(tokens)} tokens, {len(nats)} surprisals, {len(guesses)} lists of guesses; need as many of each, at least one"
+        )
     spell = token_bytes if callable(token_bytes) else token_bytes.__getitem__
     pieces = []
     for text, group in _join(_characters([spell(token) for token in tokens])):
@@ -80,7 +82,7 @@ def passage(
 
 
 def visible(raw: bytes) -> str:
-    r"""A token as readable text: ␠ for a space, ↵ for a line end, \xNN for bytes that are no characters, ∎ for a special token."""
+    r"""A token as readable text: ␣ for a space, ↵ for a line end, \xNN for bytes that are no characters, ∎ for a special token."""
     if not raw:
         return SPECIAL
     text = raw.decode("utf-8", errors="backslashreplace")

@@ -35,15 +35,18 @@ def curve(
     def down(value: float) -> float:
         return 1 - (value - low) / (high - low)
 
-    parts = [_text("unit", 0, 0, unit, dx=-44, dy=-14)]
-    for mark in numerals.ticks(low, high):
-        parts += [_rule("grid", (0, down(mark)), (1, down(mark))), _text("tick y", 0, down(mark), numerals.number(mark), dx=-8, dy=4)]
+    parts = [_text("unit", 0, 0, unit, dx=-38, dy=-14)]
+    rungs = numerals.ticks(low, high)
+    for mark, text in zip(rungs, numerals.aligned(rungs), strict=True):
+        parts += [_rule("grid", (0, down(mark)), (1, down(mark))), _text("tick y", 0, down(mark), text, dx=-8, dy=4)]
     for mark in marks:
         parts += [_rule("grid down", (across(mark), 1), (across(mark), 1), dy=5), _text("tick x", across(mark), 1, write(mark), dy=20)]
     parts.append(_text("tick name", 1, 1, label, dy=40))
     paths = [Markup('<path class="{}" d="{}"/>').format(name, _path([(across(a), down(b)) for a, b in points])) for name, points in lines]
     parts.append(
-        Markup('<svg class="stretch" viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">{}</svg>').format(Markup("").join(paths))
+        Markup('<svg class="stretch" viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">{}</svg>').format(
+            Markup("").join(paths)
+        )
     )
     if level is not None:
         parts += [_rule("level", (0, down(level[1])), (1, down(level[1]))), _text("level-name", 1, down(level[1]), level[0], dy=-7)]
@@ -53,10 +56,11 @@ def curve(
     return Markup('<svg class="chart" role="img" aria-label="{}" width="100%" height="100%">{}</svg>').format(title, Markup("").join(parts))
 
 
-def interval(
-    value: float, stderr: float | None, low: float, high: float, title: str, chance: float | None = None, own: bool = True, against: float | None = None
-) -> Markup:
-    """One row of an interval plot on the scale low..high: a dot with its 95 % interval, a mark for chance, one to compare with."""
+def interval(value: float, stderr: float | None, low: float, high: float, chance: float | None = None, own: bool = True) -> Markup:
+    """One row of an interval plot on the scale low..high: a dot with its 95 % interval, a dashed mark for chance.
+
+    It repeats the number that stands beside it, so it is hidden from screen readers.
+    """
 
     def across(at: float) -> float:
         return min(1.0, max(0.0, (at - low) / (high - low)))
@@ -65,26 +69,24 @@ def interval(
     parts = [_rule("grid", (0, 0.5), (1, 0.5))]
     if chance is not None:
         parts.append(_rule("chance", (across(chance), 0), (across(chance), 1)))
-    if against is not None:
-        parts.append(_rule("against", (across(against), 0.2), (across(against), 0.8)))
     if margin:
         parts.append(_rule("whisker", (across(value - margin), 0.5), (across(value + margin), 0.5)))
     parts.append(_dot("dot", across(value), 0.5, 4.5))
-    return Markup('<svg class="{}" role="img" aria-label="{}" width="100%" height="20">{}</svg>').format(
-        "interval" if own else "interval other", title, Markup("").join(parts)
-    )
+    kind = "interval" if own else "interval other"
+    return Markup('<svg class="{}" aria-hidden="true" width="100%" height="20">{}</svg>').format(kind, Markup("").join(parts))
 
 
 def log_bar(value: float, low: float, high: float, kind: str, title: str) -> Markup:
     """A bar on a logarithmic scale, with a line at every factor of 1,000."""
+    grid = Markup("").join(_rule("grid", (at, 0), (at, 1)) for _, at in _thousands(low, high))
+    bar = Markup('<rect class="{}" width="{}" height="14" y="4" rx="3"/>').format(kind, _percent(_log_share(value, low, high)))
+    return Markup('<svg class="bar" role="img" aria-label="{}" width="100%" height="22">{}{}</svg>').format(title, grid, bar)
 
-    def across(at: float) -> float:
-        return min(1.0, max(0.004, math.log(at / low) / math.log(high / low)))
 
-    decades = range(math.ceil(math.log10(low) / 3 - 1e-9), math.floor(math.log10(high) / 3 + 1e-9) + 1)
-    grid = [_rule("grid", (across(1000.0**power), 0), (across(1000.0**power), 1)) for power in decades]
-    bar = Markup('<rect class="{}" width="{}" height="14" y="3" rx="3"/>').format(kind, _percent(across(value)))
-    return Markup('<svg class="bar" role="img" aria-label="{}" width="100%" height="20">{}{}</svg>').format(title, Markup("").join(grid), bar)
+def log_axis(low: float, high: float) -> Markup:
+    """The sizes that the lines of `log_bar` stand for."""
+    names = Markup("").join(_text("tick", at, 0, numerals.nbytes(size), dy=12) for size, at in _thousands(low, high))
+    return Markup('<svg class="bar" aria-hidden="true" width="100%" height="16">{}</svg>').format(names)
 
 
 def staff(bits: Sequence[float], title: str) -> Markup:
@@ -112,11 +114,22 @@ def _note(x: float, step: int, top: int) -> Markup:
 def _repeat(top: int, closing: int, x: str) -> Markup:
     """A repeat sign; the closing one stands at the right edge and covers notes that do not fit."""
     thick, thin, dots = ((0, 7, 13.5), (-4, -8.5, -13.5))[closing]
-    line = '<line class="line" x1="-24" x2="0" y1="{0}" y2="{0}"/>'
-    cover = ['<rect class="cover" x="-24" width="40" height="108"/>', *(line.format(top + 10 * row) for row in range(5))] if closing else []
-    sign = '<rect x="{0}" y="{3}" width="4" height="40"/><rect x="{1}" y="{3}" width="1.5" height="40"/><circle cx="{2}" cy="{4}" r="2.2"/><circle cx="{2}" cy="{5}" r="2.2"/>'
+    line = '<line class="line" x1="-26" x2="0" y1="{0}" y2="{0}"/>'
+    cover = ['<rect class="cover" x="-26" width="40" height="108"/>', *(line.format(top + 10 * row) for row in range(5))] if closing else []
+    sign = '<rect x="{0}" y="{3}" width="4" height="40"/><rect x="{1}" y="{3}" width="1.5" height="40"/>'
+    sign += '<circle cx="{2}" cy="{4}" r="2.2"/><circle cx="{2}" cy="{5}" r="2.2"/>'
     body = "".join(cover) + sign.format(thick, thin, dots, top, top + 15, top + 25)
     return Markup('<svg class="repeat" x="{}" overflow="visible">{}</svg>').format(x, Markup(body))  # noqa: S704
+
+
+def _log_share(value: float, low: float, high: float) -> float:
+    return min(1.0, max(0.004, math.log(value / low) / math.log(high / low)))
+
+
+def _thousands(low: float, high: float) -> list[tuple[float, float]]:
+    """(size, place on the scale) of every power of 1,000 between the ends."""
+    powers = range(math.ceil(math.log10(low) / 3 - 1e-9), math.floor(math.log10(high) / 3 + 1e-9) + 1)
+    return [(1000.0**power, _log_share(1000.0**power, low, high)) for power in powers]
 
 
 def _percent(share: float) -> str:

@@ -18,10 +18,10 @@ def suites(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [_suite(name, [row for row in rows if row["suite"] == name]) for name in dict.fromkeys(row["suite"] for row in rows)]
 
 
-def interval_text(row: Row) -> str:
-    """The value with its interval, or the reason why there is none."""
-    value = row.get("value")
-    return row.get("reason") or "not measured" if value is None else numerals.score(row["metric"], value, row.get("stderr"))
+def _cell(row: Row | None) -> str:
+    if row is None or row.get("value") is None:
+        return "–"
+    return numerals.score(row["metric"], row["value"], row.get("stderr"))
 
 
 def _suite(name: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -50,17 +50,16 @@ def _suite(name: str, rows: Sequence[Row]) -> dict[str, Any]:
 def _line(task: str, by: str, cells: dict[str, Row], metrics: Sequence[str], scale: tuple[float, float] | None) -> dict[str, Any]:
     first = cells.get(metrics[0], {})
     value = first.get("value")
-    plot = ""
+    plot: str = first.get("reason") or ""
     if value is not None and scale is not None:
-        title = f"{task}, {by}: {interval_text(first)}"
-        plot = plots.interval(value, first.get("stderr"), *scale, title, chance=first.get("chance"), own=by == "model")
+        plot = plots.interval(value, first.get("stderr"), *scale, chance=first.get("chance"), own=by == "model")
     return {
         "task": task,
         "by": by,
         "value": value,
         "plot": plot,
         "n": max((row.get("n") or 0 for row in cells.values()), default=0),
-        "cells": [interval_text(cells[metric]) if metric in cells else "" for metric in metrics],
+        "cells": [_cell(cells.get(metric)) for metric in metrics],
     }
 
 
