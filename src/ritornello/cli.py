@@ -1,0 +1,250 @@
+"""The `ritornello` command (short `rit`): parse, call one function, print.
+
+Nothing heavy is imported before a command needs it, so `--help` answers at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ritornello import __version__
+from ritornello.errors import InputError
+from ritornello.mixers import CHANNEL, MIXERS
+
+TIME_MIXERS = ", ".join(sorted(set(MIXERS) - CHANNEL))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line and name the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        wrong = message.rpartition("unrecognized arguments: ")[2].split()[0] if "unrecognized arguments" in message else ""
+        near = get_close_matches(wrong, [option for action in self._actions for option in action.option_strings], n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
+        self.exit(2, f"ritornello: {message}{hint}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 2 a problem the user can mend (one line says what), 128 + n stopped by signal n."""
+    began = time.monotonic()
+    options = vars(_parser().parse_args(argv))
+    command = options.pop("command")
+    try:
+        return command(options, began)
+    except InputError as error:
+        print(f"ritornello: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's own flush does not fail again
+        return 0
+    except OSError as error:
+        print(f"ritornello: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nritornello: stopped; a run goes on with: ritornello resume RUN", file=sys.stderr)
+        return 130
+
+
+def _run(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.run import dry_run, request, run_request
+    from ritornello.experiments.training import Stopped
+
+    quiet, as_json, dry = (options.pop(name) for name in ("quiet", "json", "dry_run"))
+    overrides = tuple(options.pop("overrides"))
+    if options["corpus"] is not None and "=" in options["corpus"] and not Path(options["corpus"]).exists():
+        overrides, options["corpus"] = (options["corpus"], *overrides), None
+    asked = request(options.pop("recipe"), overrides, **options)
+    console = Console(quiet)
+    if dry:
+        config = dry_run(asked, console, began)
+        print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else config["plan"])
+        return 0
+    try:
+        path = run_request(asked, console, began=began)
+    except Stopped as stop:
+        print(f"ritornello: {stop}", file=sys.stderr)
+        return 128 + stop.signum
+    _print_summary(path, as_json)
+    return 0
+
+
+def _resume(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.run import resume
+    from ritornello.experiments.training import Stopped
+
+    try:
+        path = resume(options["run"], Console(options["quiet"]))
+    except Stopped as stop:
+        print(f"ritornello: {stop}", file=sys.stderr)
+        return 128 + stop.signum
+    _print_summary(path, options["json"])
+    return 0
+
+
+def _generate(options: dict[str, Any], began: float) -> int:
+    from ritornello.folder import load
+    from ritornello.serve.generate import stream
+
+    run, as_json, threads = (options.pop(name) for name in ("run", "json", "threads"))
+    options.pop("quiet")
+    _set_threads(threads or 1)
+    pieces, text = stream(load(run), **options), options["prompt"]
+    if not as_json:
+        print(text, end="", flush=True)
+    for piece in pieces:
+        text += piece
+        if not as_json:
+            print(piece, end="", flush=True)
+    print(json.dumps(options | {"text": text}, ensure_ascii=False) if as_json else "")
+    return 0
+
+
+def _evaluate(options: dict[str, Any], began: float) -> int:
+    from ritornello.config import to_dict
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.evaluation import evaluate
+    from ritornello.experiments.summary import table
+    from ritornello.folder import load
+
+    run, quiet, as_json, threads = (options.pop(name) for name in ("run", "quiet", "json", "threads"))
+    _set_threads(threads)
+    report = evaluate(load(run), console=Console(quiet), **options)
+    print(json.dumps(to_dict(report), indent=2, ensure_ascii=False) if as_json else table(to_dict(report)["rows"]))
+    return 0
+
+
+def _show(options: dict[str, Any], began: float) -> int:
+    _print_summary(options["run"], options["json"])
+    return 0
+
+
+def _runs(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.summary import listing, runs_below
+
+    found = runs_below(options["folder"])
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options["json"] else listing(found, options["folder"]))
+    return 0
+
+
+def _print_summary(path: Path, as_json: bool) -> None:
+    from ritornello.experiments.summary import summary, summary_data
+
+    print(json.dumps(summary_data(path), indent=2, ensure_ascii=False) if as_json else summary(path))
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        if threads < 1:
+            raise InputError(f"--threads: {threads} is less than 1")
+        torch.set_num_threads(threads)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="ritornello", description="Train, compare, look inside and stream recurrent language models.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"ritornello {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    _add_run(commands)
+
+    resume = _command(commands, "resume", _resume, "go on with a run that was stopped, to the weights it would have had")
+    resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+
+    generate = _command(commands, "generate", _generate, "let a model write; the text streams to standard output")
+    generate.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    generate.add_argument("--prompt", default="", metavar="TEXT", help="how the text begins; special strings in it are text")
+    generate.add_argument("--temperature", type=float, default=0.8, metavar="X", help="0: always the likeliest token (default 0.8)")
+    generate.add_argument("--top-k", type=int, metavar="N", help="sample from the N likeliest tokens only")
+    generate.add_argument("--top-p", type=float, metavar="P", help="sample from the fewest tokens that hold a share P")
+    generate.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed writes the same text (default 0)")
+    generate.add_argument("--tokens", type=int, default=200, dest="max_tokens", metavar="N", help="stop after N tokens (default 200)")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "score minimal pairs and texts with a trained model")
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    evaluate.add_argument(
+        "--pairs", action="append", default=[], metavar="PATH", help="a JSON-lines file or a folder of them, such as BLiMP"
+    )
+    evaluate.add_argument("--text", action="append", default=[], metavar="FILE", help="text to predict: bits per byte and perplexity")
+    _add_protocol(evaluate)
+
+    show = _command(commands, "show", _show, "print what a run came to")
+    show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+
+    runs = _command(commands, "runs", _runs, "list the runs in a folder")
+    runs.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER", help="where to look (default: runs)")
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    run = _command(
+        commands, "run", _run, "from a text to a report: tokenizer, training, evaluation, a page",
+        "Reads CORPUS, trains a tokenizer and a model, evaluates, and writes a folder with report.html. "
+        "Give it time (--minutes) and it picks every size itself; fix whatever you like.",
+    )  # fmt: skip
+    formats = "a file, folder or glob of .txt .jsonl .csv .tsv, plain or .gz .xz .zst .bz2, or in .tar"
+    run.add_argument(
+        "corpus", nargs="?", metavar="CORPUS", help=f"{formats}; - is standard input; default: the documentation inside Python"
+    )
+    run.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="settings by name, such as train.weight_decay=0.05 or model.mixers.hgrn2.head_dim=32",
+    )
+    bound = run.add_argument_group("how long")
+    bound.add_argument("--minutes", type=float, metavar="N", help="wall time from start to finished page (default 3)")
+    bound.add_argument(
+        "--steps", type=int, metavar="N", help="so many updates instead: nothing is measured, float32, the same result everywhere"
+    )
+    text = run.add_argument_group("the text")
+    text.add_argument("--documents", choices=("auto", "blank", "file", "line"), help="what one document is (default auto)")
+    text.add_argument("--encoding", metavar="NAME", help="of text files (default utf-8)")
+    text.add_argument("--column", metavar="NAME", help="the field of .jsonl, .csv and .tsv (default text)")
+    text.add_argument("--licence", metavar="NOTE", help="a note on the text, passed on with the results")
+    text.add_argument(
+        "--tokenizer", metavar="KIND", help="bytes, bpe, or a tokenizer.json (default: bytes below a million words, else bpe)"
+    )
+    text.add_argument("--vocab", type=int, metavar="N", help="size of a bpe vocabulary")
+    model = run.add_argument_group("the model")
+    model.add_argument("--mixer", metavar="NAME", help=f"{TIME_MIXERS} (default hgrn2)")
+    for name, meaning in (("dim", "channels"), ("layers", "blocks"), ("batch", "rows of an update"), ("length", "tokens of a row")):
+        model.add_argument(f"--{name}", type=int, metavar="N", help=meaning)
+    model.add_argument("--lr", type=float, metavar="X", help="peak learning rate")
+    model.add_argument("--seed", type=int, metavar="N", help="of weights, order and dropout (default 0)")
+    model.add_argument("--from", dest="start_from", metavar="RUN", help="begin with another run's weights and tokenizer")
+    checks = run.add_argument_group("evaluation")
+    checks.add_argument("--pairs", action="append", metavar="PATH", help="minimal pairs to score: a JSON-lines file or a folder of them")
+    _add_protocol(checks)
+    rest = run.add_argument_group("the rest")
+    rest.add_argument("--recipe", type=Path, metavar="FILE", help="a .toml file with any of these settings")
+    rest.add_argument("--out", metavar="RUN", help="the run's folder (default: the next free one in runs/)")
+    rest.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: 30 seconds)")
+    rest.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+
+
+def _add_protocol(parser: Any) -> None:
+    known = ("ritornello", "official-2024", "official-2025")
+    meaning = "how minimal pairs are scored (default ritornello: all tokens after the beginning, no leading space)"
+    parser.add_argument("--protocol", choices=known, default="ritornello", help=meaning)
+
+
+def _command(commands: Any, name: str, function: Any, summary: str, description: str | None = None) -> Parser:
+    parser = commands.add_parser(name, help=summary, description=description or summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+    parser.set_defaults(command=function)
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    if name in ("run", "generate", "evaluate"):
+        parser.add_argument("--threads", type=int, metavar="N", help="processor threads")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""The evaluation stage of a run: what the trained model knows, what it costs, and how it writes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ritornello import provenance
+from ritornello.analysis.passage import passage, surprisal
+from ritornello.data.corpus import Corpus, read_corpus
+from ritornello.errors import InputError
+from ritornello.evals.agreement import agreement_pairs, count_words
+from ritornello.evals.ngram import choose_order
+from ritornello.evals.pairs import MinimalPair, read_pairs, score_pairs
+from ritornello.evals.perplexity import difference, held_out
+from ritornello.evals.report import Report, Row
+from ritornello.evals.scoring import Scored, stream_nats
+from ritornello.experiments.console import Console
+from ritornello.experiments.material import Material, Sample
+from ritornello.experiments.scaling import model_config
+from ritornello.experiments.settings import EvaluateConfig, RunConfig
+from ritornello.folder import Loaded
+from ritornello.model import LM, parameters, state_nbytes
+from ritornello.serve.session import start, text_stream
+
+TEMPERATURES = (0.5, 0.8, 1.0)
+PASSAGE_TOKENS = 1200
+PASSAGE_BYTES = 4000  # at least, so that a passage of bytes is more than a few lines
+COUNTED = 20_000  # pieces of text whose words agreement pairs may use
+LENGTHS = (1_000, 1_000_000)  # tokens at which the state's bytes are told
+
+Suites = dict[str, dict[str, list[MinimalPair]]]
+
+
+def suites(config: EvaluateConfig, material: Material, console: Console) -> Suites:
+    """The minimal pairs of a run by suite: the files it names, or pairs made of the corpus's own words."""
+    if config.pairs:
+        return {Path(name).name.removesuffix(".jsonl"): read_pairs(Path(name), console.say) for name in config.pairs}
+    texts = (text for _, text in islice(material.corpus.pieces("train"), COUNTED))
+    made, reason = agreement_pairs(count_words(texts))
+    if reason:
+        console.say(f"agreement pairs: {reason}")
+    return {"agreement": made} if made else {}
+
+
+def score_sample(model: LM, config: RunConfig, material: Material, sample: Sample) -> tuple[Scored, np.ndarray]:
+    """Per-token nats of a held-out sample, without the ends of documents that the sample cut short; and which targets were kept."""
+    tokenizer, train = material.tokenizer, config.train
+    scored = stream_nats(
+        model,
+        torch.from_numpy(np.asarray(sample.ids, dtype=np.int64)),
+        sample.ends.tolist(),
+        bos=tokenizer.bos,
+        eos=tokenizer.eos,
+        length=max(2, train.length),
+        carry=not model.grows,
+        rows=max(8, train.batch),
+    )
+    last = sample.ends + np.arange(len(sample.ends))  # where each document's end stands among the targets
+    keep = np.ones(len(scored.nats), bool)
+    keep[last[~sample.whole]] = False
+    return Scored(*(part[torch.from_numpy(keep)] for part in scored)), keep
+
+
+def evaluate(
+    loaded: Loaded,
+    *,
+    pairs: Sequence[str | Path] = (),
+    text: Sequence[str | Path] = (),
+    protocol: str = "ritornello",
+    console: Console | None = None,
+) -> Report:
+    """Scores of a trained model on minimal pairs and on texts; the option names are those of `ritornello evaluate`.
+
+    `text` is anything a corpus can be; each gives bits per byte and perplexity over all its documents.
+    """
+    if not pairs and not text:
+        raise InputError("nothing to evaluate: give --pairs or --text")
+    console = console or Console(quiet=True)
+    rows: list[Row] = []
+    for path in map(Path, pairs):
+        subtasks = read_pairs(path, console.say)
+        console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {path.name}")
+        rows += score_pairs(loaded.model, loaded.tokenizer, subtasks, protocol, suite=path.name.removesuffix(".jsonl"))
+    for spec in map(str, text):
+        rows += _text_rows(loaded, read_corpus(spec, progress=console.progress), Path(spec).name, console)
+    return Report(tuple(rows), provenance.collect({name: "" for name in map(str, (*pairs, *text))}))
+
+
+def _text_rows(loaded: Loaded, corpus: Corpus, name: str, console: Console) -> tuple[Row, ...]:
+    """Rows for all documents of a text; those that were parted for holding out are whole again."""
+    tokenizer, spans = loaded.tokenizer, sorted([*corpus.train.tolist(), *corpus.held_out.tolist()])
+    parted = {index for index in range(1, len(spans)) if spans[index - 1][1] == spans[index][0]}
+    starts = [start for index, (start, _) in enumerate(spans) if index not in parted]
+    ends = [end for index, (_, end) in enumerate(spans) if index + 1 not in parted]
+    documents = [np.array(tokenizer.encode(corpus.text(span)), np.int64) for span in zip(starts, ends, strict=True)]
+    console.progress(f"scoring {sum(map(len, documents)):,} tokens of {name}")
+    scored = stream_nats(
+        loaded.model,
+        torch.from_numpy(np.concatenate(documents)),
+        np.cumsum([len(document) for document in documents]).tolist(),
+        bos=tokenizer.bos,
+        eos=tokenizer.eos,
+        length=max(2, loaded.config["train"]["length"]),
+        carry=not loaded.model.grows,
+    )
+    nbytes = tokenizer.nbytes(scored.targets).double()
+    if not tokenizer.lossless:  # what it drops is counted on the text itself
+        nbytes = nbytes * (corpus.nbytes / nbytes.sum())
+    return held_out(scored.nats, scored.documents, nbytes, suite=name)
+
+
+def report(model: LM, config: RunConfig, material: Material, pairs: Suites, console: Console) -> dict[str, Any]:
+    """Everything of results.json that the model has to do with."""
+    model.eval()
+    torch.set_num_threads(config.train.threads)
+    rows, headline = _held_out(model, config, material, console)
+    for suite, subtasks in pairs.items():
+        console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {suite}")
+        rows += score_pairs(model, material.tokenizer, subtasks, config.evaluate.protocol, suite=suite)
+    console.progress("writing samples")
+    samples = [_write(model, config, material, temperature) for temperature in TEMPERATURES]
+    return {
+        "rows": [asdict(row) for row in rows],
+        "headline": headline,
+        "passage": _passage(model, config, material),
+        "samples": samples,
+        "cost": _cost(config) | {"generate_tokens_per_second": samples[1]["tokens_per_second"]},
+    }
+
+
+def _held_out(model: LM, config: RunConfig, material: Material, console: Console) -> tuple[list[Row], dict[str, Any]]:
+    """Rows for the model and the n-gram baseline on the same held-out tokens, and the two figures that go on top of the page."""
+    sample = material.sample(config.evaluate.held_out_tokens)
+    console.progress(f"scoring {len(sample.ids):,} held-out tokens")
+    scored, keep = score_sample(model, config, material, sample)
+    nbytes = material.nbytes(scored.targets)
+    rows = list(held_out(scored.nats, scored.documents, nbytes))
+    console.progress("fitting the n-gram baseline")
+    name, nats = _ngram(config, material, sample)
+    baseline = nats[torch.from_numpy(keep)]
+    rows += held_out(baseline, scored.documents, nbytes, by=name)
+    rows.append(difference(scored.nats, baseline, scored.documents, nbytes, than=name))
+    bits, bits_ngram = rows[0], rows[2]
+    return rows, {"bits_per_byte": bits.value, "stderr": bits.stderr, "baseline_bits_per_byte": bits_ngram.value, "baseline": name}
+
+
+def _ngram(config: RunConfig, material: Material, sample: Sample) -> tuple[str, Tensor]:
+    """The baseline's name and its nats (N,) of the sample, fitted on all training text or on its first documents."""
+    ids, ends = material.train
+    limit = config.evaluate.ngram_words / max(1e-9, material.words_per_token)
+    part = ""
+    if config.evaluate.ngram_words and len(ids) > limit:
+        # whole documents from places spread over the corpus, the same share of every source
+        share = limit / len(ids)
+        chosen = np.flatnonzero(np.floor(np.arange(1, len(ends) + 1) * share) > np.floor(np.arange(len(ends)) * share))
+        starts = np.concatenate([[0], ends[:-1]])
+        parts = [ids[starts[row] : ends[row]] for row in chosen.tolist()]
+        if parts:
+            ids, ends = np.concatenate(parts), np.cumsum([len(each) for each in parts])
+            part = f" on {len(ids) * material.words_per_token / 1e6:.1f}M words"
+    tokenizer = material.tokenizer
+    most = 10 if tokenizer.size <= 300 else 5
+    held = (np.asarray(sample.ids), sample.ends)
+    chosen_model = choose_order((ids, ends), held, tokenizer.size, bos=tokenizer.bos, eos=tokenizer.eos, max_order=most).model
+    return f"{chosen_model.order}-gram{part} (modified Kneser-Ney)", torch.from_numpy(chosen_model.nats(*held))
+
+
+def _passage(model: LM, config: RunConfig, material: Material) -> dict[str, Any]:
+    """The beginning of the first held-out document that is long enough, or of the longest there is."""
+    ids, ends = material.held_out
+    sizes = np.diff(ends, prepend=0)
+    wanted = max(PASSAGE_TOKENS, round(PASSAGE_BYTES / material.bytes_per_token))
+    enough = np.flatnonzero(sizes >= wanted)
+    row = int(enough[0]) if len(enough) else int(sizes.argmax())
+    begin = int(ends[row] - sizes[row])
+    tokens = np.asarray(ids[begin : begin + min(wanted, int(sizes[row]))]).tolist()
+    later = row + 1
+    while len(tokens) < 1000 and later < len(ends):  # short documents: read on into the next ones
+        tokens += np.asarray(ids[ends[later - 1] : ends[later]]).tolist()
+        later += 1
+    nats, guesses = surprisal(model, material.tokenizer, tokens[: 4 * wanted])
+    name = f"held-out document {row + 1:,} of {len(ends):,}" + (f" to {later:,}" if later > row + 1 else "")
+    return passage(nats, tokens[: 4 * wanted], material.tokenizer.token_bytes, guesses, name)
+
+
+def _write(model: LM, config: RunConfig, material: Material, temperature: float) -> dict[str, Any]:
+    seed, limit = config.train.seed, config.evaluate.sample_tokens
+    if config.tokenizer.kind == "bytes":
+        limit *= 3
+    session = start(model, material.tokenizer.bos, seed)
+    before = time.perf_counter()
+    text = "".join(text_stream(session, material.tokenizer, "", temperature=temperature, max_tokens=limit))
+    seconds = time.perf_counter() - before
+    count = len(material.tokenizer.encode(text)) + 1
+    return {
+        "temperature": temperature,
+        "seed": seed,
+        "prompt": "",
+        "text": text,
+        "tokens": count,
+        "tokens_per_second": round(count / seconds, 1),
+    }
+
+
+def _cost(config: RunConfig) -> dict[str, Any]:
+    """Sizes, memory, and the bytes of a sequence's state beside the keys and values of a transformer of the same width and depth."""
+    model = config.model
+    twin = model_config(model.vocab, model.dim, ("attention",) * len(model.layers))
+    return {
+        "parameters": parameters(model),
+        "parameters_without_embedding": parameters(model, embedding=False),
+        "peak_memory_bytes": provenance.peak_memory(),
+        "state_bytes": {str(length): state_nbytes(model, length) for length in LENGTHS},
+        "kv_bytes": {str(length): state_nbytes(twin, length) for length in LENGTHS},
+    }

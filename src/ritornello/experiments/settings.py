@@ -1,0 +1,118 @@
+"""What a user asks for, and what a run then is.
+
+A `Request` leaves most things open; the plan fills them in. The result, a `RunConfig`, is `config.json`:
+everything, resolved, written before step 1 and never chosen again.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ritornello.config import from_dict
+from ritornello.errors import InputError
+from ritornello.folder import FORMAT
+from ritornello.model import LMConfig
+from ritornello.train.loop import TrainConfig
+
+Documents = Literal["auto", "blank", "file", "line"]
+Protocol = Literal["ritornello", "official-2024", "official-2025"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """The text of a run: how to read it, and what was found."""
+
+    spec: str | None  # a file, folder or glob; None: the documentation that comes with Python
+    documents: Documents = "auto"
+    encoding: str = "utf-8"
+    column: str = "text"
+    name: str = ""
+    cut: str = ""  # how documents were told apart in the end
+    key: str = ""  # of the cached copy
+    words: int = 0
+    nbytes: int = 0
+    sources: dict[str, str] = field(default_factory=dict)  # SHA-256 by file
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    kind: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What is measured, and on how much."""
+
+    held_out_tokens: int = 200_000  # at most, at the end
+    validation_tokens: int = 16_384  # at most, each time during training
+    validations: int = 10  # times during training
+    ngram_words: int = 2_000_000  # training words of the n-gram baseline, at most; all of them if 0
+    sample_tokens: int = 160  # of each of the three samples
+    pairs: tuple[str, ...] = ()  # files or folders of minimal pairs
+    protocol: Protocol = "ritornello"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """config.json."""
+
+    format: int = FORMAT
+    plan: str  # the plan in one sentence
+    minutes: float | None  # None: the number of steps was given
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    model: LMConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    start_from: str | None = None
+    checkpoint_every: int | None = None  # steps; None: every 30 seconds
+    licence: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for: the keys of a recipe and the options of `ritornello run`. None: to be planned."""
+
+    corpus: str | None = None
+    documents: Documents = "auto"
+    encoding: str = "utf-8"
+    column: str = "text"
+    licence: str | None = None  # a note on the data, passed on
+    out: str | None = None
+    start_from: str | None = None  # a run folder whose weights and tokenizer to begin with
+    minutes: float | None = None
+    steps: int | None = None
+    mixer: str | None = None
+    dim: int | None = None
+    layers: int | None = None
+    batch: int | None = None
+    length: int | None = None
+    tokenizer: str | None = None  # "bytes", "bpe", or a tokenizer.json
+    vocab: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    threads: int | None = None
+    checkpoint_every: int | None = None
+    pairs: tuple[str, ...] = ()
+    protocol: Protocol = "ritornello"
+    model: dict[str, Any] = field(default_factory=dict)  # any field of LMConfig
+    train: dict[str, Any] = field(default_factory=dict)  # any field of TrainConfig
+    evaluate: dict[str, Any] = field(default_factory=dict)  # any field of EvaluateConfig
+
+    def __post_init__(self) -> None:
+        if self.minutes is not None and self.steps is not None:
+            raise InputError("minutes and steps were both given; a run is bounded by one of them")
+        if self.minutes is not None and not 0.2 <= self.minutes < 1e6:
+            raise InputError(f"minutes: {self.minutes:g} is out of range; the least is 0.2")
+        for name in ("steps", "dim", "layers", "batch", "length", "threads", "checkpoint_every"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name}: {value} is less than 1")
+        if self.vocab is not None and not 257 <= self.vocab <= 2**20:
+            raise InputError(f"vocab: {self.vocab} is out of range; 256 bytes and the end of a text make 257, the most is {2**20}")
+        for table, cls, needed in (
+            ("model", LMConfig, {"vocab": 1}),
+            ("train", TrainConfig, {"steps": 1}),
+            ("evaluate", EvaluateConfig, {}),
+        ):
+            from_dict(cls, needed | getattr(self, table), table)

@@ -1,0 +1,100 @@
+"""A run in the terminal: its summary, and a list of runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ritornello import folder
+from ritornello.analysis.numerals import duration, nbytes, score
+from ritornello.errors import InputError
+
+SUBTASKS_SHOWN = 12  # of a suite; more are counted, not listed
+
+
+def summary_data(path: Path) -> dict[str, Any]:
+    """config.json and results.json of a run, the results None if it is not finished, and where training stands."""
+    config = folder.read_config(path)
+    results = json.loads((path / "results.json").read_text(encoding="utf-8")) if (path / "results.json").exists() else None
+    log = path / "log.jsonl"
+    step = log.read_bytes().count(b"\n") if log.exists() else 0
+    return {"path": str(path), "config": config, "step": step, "results": results}
+
+
+def summary(path: Path) -> str:
+    """A run's plan, scores and cost as text for a terminal."""
+    data = summary_data(path)
+    lines = [data["config"]["plan"]]
+    if data["results"] is None:
+        return "\n".join(
+            [*lines, f"Not finished: step {data['step']:,} of {data['config']['train']['steps']:,}; go on with: ritornello resume {path}"]
+        )
+    cost = data["results"]["cost"]
+    spent = (
+        f"{cost['parameters']:,} parameters, {cost['train_tokens_per_second']:,.0f} tokens/s in training, "
+        f"{cost['generate_tokens_per_second']:,.0f} in writing, {duration(cost['seconds']['total'])} in all; state of a sequence at a "
+        f"million tokens: {nbytes(cost['state_bytes']['1000000'])} (a transformer's: {nbytes(cost['kv_bytes']['1000000'])})"
+    )
+    return "\n".join([*lines, "", table(data["results"]["rows"]), spent, f"page: {path / 'report.html'}"])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of a report as a table; of a suite with many subtasks only the means."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("suite", "task", "metric", "by"):
+        shown.add_column(name)
+    for name in ("value", "n", "chance"):
+        shown.add_column(name, justify="right")
+    tasks: dict[str, set[str]] = {}
+    for row in rows:
+        tasks.setdefault(row["suite"], set()).add(row["task"])
+    for row in rows:
+        if len(tasks[row["suite"]]) > SUBTASKS_SHOWN and not row["task"].startswith("all"):
+            continue
+        value = row["reason"] if row["value"] is None else score(row["metric"], row["value"], row["stderr"])
+        chance = "" if row["chance"] is None else score(row["metric"], row["chance"])
+        shown.add_row(*(escape(str(row[name])) for name in ("suite", "task", "metric", "by")), escape(value), f"{row['n']:,}", chance)
+    return render(shown)
+
+
+def runs_below(path: Path) -> list[dict[str, Any]]:
+    """Every run folder in a folder, oldest first."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; runs are kept in runs/ below where they were started")
+    found = []
+    for config in sorted(path.glob("*/config.json"), key=lambda file: file.stat().st_mtime):
+        try:
+            found.append(summary_data(config.parent))
+        except InputError as error:
+            found.append({"path": str(config.parent), "problem": str(error)})
+    return found
+
+
+def listing(runs: list[dict[str, Any]], path: Path) -> str:
+    """The runs as a table."""
+    if not runs:
+        return f"no runs in {path}; make one with: ritornello run TEXT"
+    shown = Table(box=None, pad_edge=False)
+    for name in ("run", "text", "model", "steps", "bits a byte"):
+        shown.add_column(name, justify="right" if name in ("steps", "bits a byte") else "left")
+    for run in runs:
+        if "problem" in run:
+            shown.add_row(escape(run["path"]), escape(run["problem"]), "", "", "")
+            continue
+        config, results = run["config"], run["results"]
+        model = f"{config['model']['layers'][0]} {config['model']['dim']} x {len(config['model']['layers'])}"
+        bits = results["headline"]["bits_per_byte"] if results else None
+        steps = f"{run['step']:,} of {config['train']['steps']:,}"
+        shown.add_row(escape(run["path"]), escape(config["corpus"]["name"]), model, steps, "unfinished" if bits is None else f"{bits:.3f}")
+    return render(shown)
+
+
+def render(shown: Table) -> str:
+    """A table as plain lines, as wide as it needs."""
+    console = Console(width=200, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

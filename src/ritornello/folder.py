@@ -1,0 +1,172 @@
+"""Run folders and the files in them: whole or not there at all, and checked when read.
+
+    config.json  tokenizer.json  model.safetensors  log.jsonl  results.json  report.html  provenance.json
+    checkpoints/step-00001200.safetensors           weights, optimiser, data position, carried state
+
+A file is written beside its place, flushed to the disk and renamed. A checkpoint carries a SHA-256 over every
+name, shape and byte in it. Everyone loads a model through `load`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as dump_tensors
+from torch import Tensor
+
+from ritornello.config import from_dict, read_file
+from ritornello.data.tokenizers import Tokenizer, load_tokenizer
+from ritornello.errors import InputError
+from ritornello.model import LM, LMConfig
+
+FORMAT = 1
+FILES = ("config.json", "tokenizer.json", "model.safetensors", "log.jsonl", "results.json", "report.html", "provenance.json")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready for use: in eval mode, on the CPU."""
+
+    path: Path
+    config: dict[str, Any]  # config.json
+    model: LM
+    tokenizer: Tokenizer
+
+
+def load(path: str | Path) -> Loaded:
+    """The model, tokenizer and config of a run folder. A run that has not finished gives its newest checkpoint's weights.
+
+    Raises InputError if it is no run folder, or if a file in it is missing, damaged or of a later format.
+    """
+    path = Path(path)
+    config = read_config(path)
+    model = LM(from_dict(LMConfig, config.get("model"), "model"), impl=config.get("train", {}).get("impl", "auto"))
+    if (path / "model.safetensors").exists():
+        weights = read_tensors(path / "model.safetensors")[0]
+    else:
+        newest = checkpoints(path)
+        if not newest:
+            raise InputError(f"{path}: no weights yet; finish it with: ritornello resume {path}")
+        tensors = read_tensors(newest[-1])[0]
+        weights = {name.removeprefix("model.model."): value for name, value in tensors.items() if name.startswith("model.")}
+    put_weights(model, weights, str(path))
+    return Loaded(path, config, model.eval(), load_tokenizer(path / "tokenizer.json"))
+
+
+def put_weights(model: LM, weights: dict[str, Tensor], source: str) -> None:
+    """Load weights by name, strictly; tied ones are stored once. InputError names the first that does not fit."""
+    if model.config.tied:
+        weights = weights | {"head.weight": weights.get("embedding.weight", torch.empty(0))}
+    wanted = model.state_dict()
+    for name in [*wanted, *weights]:
+        if name not in weights or name not in wanted:
+            raise InputError(f"{source}: weight {name} is {'missing' if name not in weights else 'not part of this model'}")
+        if weights[name].shape != wanted[name].shape:
+            raise InputError(f"{source}: weight {name} has shape {tuple(weights[name].shape)}, the model wants {tuple(wanted[name].shape)}")
+    model.load_state_dict(weights)
+
+
+def weights(model: LM) -> dict[str, Tensor]:
+    """The model's weights by name, tied ones once."""
+    return {name: value for name, value in model.state_dict().items() if not (model.config.tied and name == "head.weight")}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a run folder, its format checked."""
+    if not (path / "config.json").is_file():
+        near = [str(each.parent) for each in sorted(path.glob("*/config.json"))[:3]]
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise InputError(f"{path}: {'no run folder (it has no config.json)' if path.exists() else 'no such run folder'}{hint}")
+    config = read_file(path / "config.json")
+    if config.get("format") != FORMAT:
+        raise InputError(f"{path}: run folder format {config.get('format')!r}; this version reads format {FORMAT}")
+    return config
+
+
+def checkpoints(path: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first."""
+    return sorted((path / "checkpoints").glob("step-*.safetensors"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put a whole file in its place, durably, or leave what was there."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Tensors and a table of plain values as one safetensors file with a checksum."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps(meta, sort_keys=True)
+    write_bytes(path, dump_tensors(tensors, {"meta": text, "sha256": _digest(tensors, text)}))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The inverse of `write_tensors`; InputError if the file is damaged in any bit or was never one."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    try:
+        tensors = parse_tensors(data)
+        (size,) = struct.unpack("<Q", data[:8])
+        table = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, ValueError, struct.error) as error:
+        raise InputError(f"{path}: damaged or not a safetensors file ({str(error).splitlines()[0]})") from error
+    if table.get("sha256") != _digest(tensors, table.get("meta", "")):
+        raise InputError(f"{path}: damaged: its checksum does not match its content")
+    return tensors, json.loads(table["meta"])
+
+
+def _digest(tensors: dict[str, Tensor], meta: str) -> str:
+    digest = hashlib.sha256(meta.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run folder for writing; InputError if another process holds it. The lock goes with the process, however it ends."""
+    with open(path / ".lock", "a+b") as file:
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined, unused-ignore]
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{path}: another process is writing to this run; wait for it or stop it first") from error
+        yield

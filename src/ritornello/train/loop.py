@@ -1,0 +1,117 @@
+"""The training loop, as a generator: the caller logs, evaluates, saves and stops between two steps.
+
+    for record in trainer.steps(): ...
+
+A step depends on the weights, the optimisers' memory, the carried state and its own number alone: data and
+randomness are functions of (seed, step). So a run that goes on from a checkpoint equals one never broken.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ritornello import state as states
+from ritornello.data.batches import Batches
+from ritornello.errors import InputError
+from ritornello.train.optimizers import Optimizers, Schedule, rate
+
+
+class Diverged(InputError):
+    """The loss, a gradient or a weight is no longer a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a run trains. What it trains is the model's config."""
+
+    steps: int
+    batch: int = 16  # rows
+    length: int = 256  # tokens of a row in one step
+    lr: float = 3e-3
+    optimizer: Literal["muon", "adamw"] = "muon"
+    schedule: Schedule = "wsd"
+    warmup: int = 20  # steps
+    weight_decay: float = 0.1
+    clip: float = 1.0  # largest norm of the whole gradient
+    carry: bool = True  # the state goes on from piece to piece (truncated back-propagation through time), detached
+    precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; weights and memory stay float32
+    impl: str = "auto"
+    threads: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "length", "threads"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name}: {getattr(self, name)} is less than 1")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"train.{name}: {getattr(self, name)} is not a positive number")
+        for name in ("warmup", "weight_decay", "seed"):
+            if not 0 <= getattr(self, name) < 2**63:
+                raise InputError(f"train.{name}: {getattr(self, name)} is negative or too large")
+
+
+@dataclass
+class Trainer:
+    """Takes `loss` through `batches` by `config`; `step` is the number of steps done."""
+
+    loss: nn.Module  # (batch, state) -> nats, count, state; and init_state
+    batches: Batches
+    config: TrainConfig
+    step: int = 0
+    state: Any = None  # carried into the next step; None until one is
+    optimizers: Optimizers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimizers = Optimizers(self.loss, self.config.optimizer, self.config.weight_decay)
+
+    def steps(self) -> Iterator[dict[str, float]]:
+        """One record a step, until config.steps are done. Raises Diverged, weights untouched, when numbers run out."""
+        self.loss.train()
+        while self.step < self.config.steps:
+            yield self._one()
+
+    def _one(self) -> dict[str, float]:
+        config = self.config
+        torch.manual_seed((config.seed << 32) + self.step & 2**63 - 1)
+        batch = self.batches(*divmod(self.step, self.batches.steps))
+        before = self.state if config.carry and self.state is not None else self.loss.init_state(len(batch.tokens))  # type: ignore[operator]
+        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            nats, count, after = self.loss(batch, before)
+        loss = nats / count
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.loss.parameters(), config.clip)
+        if not (loss.isfinite() and norm.isfinite()):
+            what = "the loss" if not loss.isfinite() else "a gradient"
+            raise Diverged(f"step {self.step + 1}: {what} is not a finite number; try a smaller rate (--lr {config.lr / 3:.2g})")
+        lr = config.lr * rate(self.step, config.steps, warmup=min(config.warmup, config.steps // 4), schedule=config.schedule)
+        self.optimizers.step(lr)
+        self.state = states.detach(after) if config.carry else None
+        self.step += 1
+        return {"step": self.step, "loss": float(loss.detach()), "lr": lr, "grad_norm": float(norm), "targets": int(count)}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Everything the next step depends on, by name; Diverged if a weight is no longer a number."""
+        weights = {f"model.{name}": weight for name, weight in self.loss.named_parameters()}
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise Diverged(f"step {self.step}: a weight is not a finite number; try a smaller rate (--lr {self.config.lr / 3:.2g})")
+        memory = {f"optimizer.{name}": value for name, value in self.optimizers.memory().items()}
+        carried = {f"state.{name}": leaf for name, leaf in states.flatten(self.state).items()} if self.state is not None else {}
+        return weights | memory | carried
+
+    def restore(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Go on from a snapshot taken after `step` steps."""
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "state": {}}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            parts[kind][rest] = tensor
+        with torch.no_grad():
+            for name, weight in self.loss.named_parameters():
+                weight.copy_(parts["model"][name])
+        self.optimizers.restore(parts["optimizer"])
+        self.state = states.unflatten(self.loss.init_state(self.config.batch), parts["state"]) if parts["state"] else None  # type: ignore[operator]
+        self.step = step
