@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,9 @@ class Words:
 
     def encode(self, text):
         return [self.ids.setdefault(word, len(self.ids) + 2) for word in text.removesuffix(".").split()]
+
+    def encode_many(self, texts):
+        return [np.array(self.encode(text)) for text in texts]
 
 
 def accuracy(pairs, score):

@@ -177,8 +177,9 @@ def test_token_nats_widens_each_block(monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 50])
 @pytest.mark.parametrize("length", [2, 5, 64])
-def test_carried_documents_equal_each_document_alone(model, rows, length):
-    ids, ends = documents((17, 0, 4, 33, 1, 8, 8))
+@pytest.mark.parametrize("sizes", [(17, 0, 4, 33, 1, 8, 8), (9, 8, 8)])
+def test_carried_documents_equal_each_document_alone(model, sizes, rows, length):
+    ids, ends = documents(sizes)
     stored = ids.numpy().astype("uint16")
     stored.flags.writeable = False  # as a corpus mapped from a file is
     found = stream_nats(model, stored, ends.numpy(), bos=BOS, eos=EOS, length=length, carry=True, rows=rows)
@@ -220,6 +221,14 @@ def test_a_limit_scores_the_first_targets(model, carry, limit):
     assert part.targets.tolist() == full.targets[:limit].tolist()
     assert part.documents.tolist() == full.documents[:limit].tolist()
     assert_close(part.nats, full.nats[:limit], rtol=0, atol=1e-9)
+
+
+def test_a_piece_in_which_no_document_starts_has_no_reset(model):
+    resets = []
+    model.register_forward_pre_hook(lambda module, inputs: resets.append(inputs[2:]))
+    ids, ends = documents((30, 30, 14))
+    stream_nats(model, ids, ends, bos=BOS, eos=EOS, length=10, carry=True, rows=2)
+    assert [reset is not None for (reset,) in resets[1:]] == [False, False, False, True, False]
 
 
 def test_carried_rows_are_even_and_progress_ends_at_the_number_of_targets(model):

@@ -18,18 +18,16 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from ritornello.data.tokenizers import Tokenizer
 from ritornello.errors import InputError, unknown
 from ritornello.evals.report import Row
 from ritornello.evals.scoring import Progress, log_prob
 from ritornello.model import CausalLM
-
-if TYPE_CHECKING:
-    from ritornello.data.tokenizers import Tokenizer
 
 PROTOCOLS = ("ritornello", "official-2024", "official-2025")
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
@@ -73,7 +71,7 @@ def read_pairs(path: Path, say: Callable[[str], None] | None = None) -> dict[str
 
 def score_pairs(
     model: CausalLM,
-    tokenizer: "Tokenizer",
+    tokenizer: Tokenizer,
     suites: Mapping[str, Sequence[MinimalPair]],
     protocol: str = "ritornello",
     *,
@@ -95,7 +93,7 @@ def score_pairs(
 
 def margins(
     score: Callable[[list[list[int]]], Tensor],
-    tokenizer: "Tokenizer",
+    tokenizer: Tokenizer,
     suites: Mapping[str, Sequence[MinimalPair]],
     protocol: str = "ritornello",
     *,
@@ -111,7 +109,7 @@ def margins(
 
 
 def count_tokens(
-    tokenizer: "Tokenizer", suites: Mapping[str, Sequence[MinimalPair]], protocol: str = "ritornello", *, limit: int | None = None
+    tokenizer: Tokenizer, suites: Mapping[str, Sequence[MinimalPair]], protocol: str = "ritornello", *, limit: int | None = None
 ) -> int:
     """Tokens that `score_pairs` will score, equal sentences counted once."""
     return sum(len(text) - 1 for text in set(map(tuple, _texts(tokenizer, suites, protocol, limit))))
@@ -170,14 +168,15 @@ def _macro(tasks: list[Row]) -> Row:
     return Row(suite, "all", metric, sum(values) / len(tasks), stderr, n, chance, by)
 
 
-def _texts(tokenizer: "Tokenizer", suites: Mapping[str, Sequence[MinimalPair]], protocol: str, limit: int | None) -> list[list[int]]:
+def _texts(tokenizer: Tokenizer, suites: Mapping[str, Sequence[MinimalPair]], protocol: str, limit: int | None) -> list[list[int]]:
     """Good, bad, good, bad ... as tokens, the first of which conditions."""
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     first = [] if protocol == "official-2025" else [tokenizer.bos]
     space = " " if protocol == "official-2024" else ""
     chosen = [pair for pairs in suites.values() for pair in spread(pairs, limit)]
-    return [[*first, *tokenizer.encode(space + pair.context + side)] for pair in chosen for side in (pair.good, pair.bad)]
+    sentences = [space + pair.context + side for pair in chosen for side in (pair.good, pair.bad)]
+    return [[*first, *ids.tolist()] for ids in tokenizer.encode_many(sentences)]
 
 
 def _subtask(path: Path) -> str:
