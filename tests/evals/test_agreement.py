@@ -124,10 +124,31 @@ def test_the_same_counts_give_the_same_pairs_in_any_order(counts):
     assert agreement_pairs(counts) == agreement_pairs(dict(reversed(counts.items())))
 
 
-def test_the_same_pairs_in_every_version_of_python():
-    first = agreement_pairs(vocabulary(LEXICONS[0])).pairs["reflexive"][0]
-    assert first.good == "The method could test itself."
-    assert first.bad == "The method could test themselves."
+def test_a_couple_of_each_phenomenon_the_same_in_every_version_of_python():
+    found = agreement_pairs(vocabulary(LEXICONS[0])).pairs
+    assert {name: (pairs[0].good, pairs[1].good) for name, pairs in found.items()} == {
+        "subject_verb": ("The widget has been added.", "The widgets have been added."),
+        "subject_verb_across_phrase": ("The argument from the scripts was created.", "The arguments from the scripts were created."),
+        "subject_verb_across_clause": (
+            "The module that represents the options was needed.",
+            "The modules that represent the options were needed.",
+        ),
+        "subject_verb_in_clause": ("You should use the error that is replaced.", "You should use the errors that are replaced."),
+        "subject_verb_coordination": ("The element of the widget is defined.", "The element and the widget are defined."),
+        "determiner_noun": ("You can use another option.", "You can use both options."),
+        "determiner_adjective_noun": ("You can use that similar object.", "You can use those similar objects."),
+        "reflexive": ("The method could test itself.", "The methods could test themselves."),
+    }
+
+
+def test_nouns_of_a_sentence_differ(counts):
+    nouns = {
+        form: noun for lexicon in LEXICONS for noun in (lexicon.agents + " " + lexicon.things).split() for form in (noun, _with_s(noun))
+    }
+    found = agreement_pairs(counts).pairs
+    for name in ("subject_verb_across_phrase", "subject_verb_coordination"):
+        for pair in found[name]:
+            assert len({nouns[word] for word in words(pair.good) if word in nouns}) == 2
 
 
 def test_rare_words_are_left_out():
