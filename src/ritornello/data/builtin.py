@@ -23,12 +23,11 @@ SKIP = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "d
 LEAST = 5  # words: a shorter docstring only says its function's name again
 
 ROLE = re.compile(r":[a-z]+(?::[a-z]+)*:`[!~]?([^`<]*?)(?:\s*<[^`>]*>)?`")
-TICKS = re.compile(r"`+_?([^`\n]+)`+_*")
+TICKS = re.compile(r"(``|`)([^`]+?)(?:\s+<[^`>]*>)?\1_*")
 STARS = re.compile(r"(?<![\w*])\*{1,2}(?=\S)([^*\n]+?)(?<=\S)\*{1,2}(?![\w*])")
 RULE = re.compile(r"^\s*([-=~^*#+_.\"'])\1{3,}\s*$")
 DIRECTIVE = re.compile(r"^\s*\.\. ?(?:[\w-]+::.*|_.*:.*|\[.*)?$")
 SESSION = re.compile(r"^\s*>>>")
-GRAMMAR = re.compile(r"^\s*[\w ]*::=")
 CODE = re.compile(r"[=({\[]|:$")
 
 
@@ -102,8 +101,8 @@ def _docstrings(path: Path) -> str:
 def _definitions(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         yield node
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.expr):
+    for field in ("body", "handlers", "orelse", "finalbody"):
+        for child in getattr(node, field, ()):
             yield from _definitions(child)
 
 
@@ -113,15 +112,14 @@ def prose(text: str) -> str:
     for block in re.split(r"\n[ \t]*\n", inspect.cleandoc(text.encode("utf-8", "ignore").decode())):
         lines = block.split("\n")
         session = next((i for i, line in enumerate(lines) if SESSION.match(line)), len(lines))
-        if (kept and _literal(kept[-1], lines[0])) or any(GRAMMAR.match(line) for line in lines):
+        if (kept and _literal(kept[-1], lines[0])) or "::=" in block:
             continue
         lines = [line.rstrip() for line in lines[:session] if not RULE.match(line) and not DIRECTIVE.match(line)]
         if lines:
             kept.append("\n".join(lines))
     text = "\n\n".join(re.sub(r"::$", ":", block) for block in kept)
-    for pattern in (ROLE, TICKS, STARS):
-        text = pattern.sub(r"\1", text)
-    return text.strip()
+    text = TICKS.sub(r"\2", ROLE.sub(r"\1", text))
+    return STARS.sub(r"\1", text).strip()
 
 
 def _literal(above: str, line: str) -> bool:

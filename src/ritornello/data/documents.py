@@ -15,7 +15,7 @@ import numpy as np
 
 from ritornello.errors import InputError
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18  # bytes of text scanned at a time
 ROWS = 1 << 20  # rows of a table handled at a time
 FEW = 20  # with fewer documents than this, each gives its own end as held-out text
 SHARE = 20  # one part in 20 is held out
@@ -94,8 +94,7 @@ def lines(file: BinaryIO, start: int, end: int) -> Iterator[Table]:
                 np.diff(char_count[breaks], prepend=-chars) - 1,
             )
             line = int(ends[-1]) + 1
-            words = chars = 0
-            word_count, char_count = word_count - word_count[breaks[-1]], char_count - char_count[breaks[-1]]
+            words, chars = -int(word_count[breaks[-1]]), -int(char_count[breaks[-1]])
         words, chars = words + int(word_count[-1]), chars + int(char_count[-1])
 
 

@@ -199,7 +199,7 @@ def _decompress(stream: BinaryIO, kind: str) -> BinaryIO:
 class _Zstd(io.RawIOBase):
     """Reads all frames, and notices a missing end, which zstandard's own reader passes over."""
 
-    STEP = 1024  # compressed bytes at a time: four of them can stand for 128 KiB
+    STEP = 256  # compressed bytes at a time: four of them can stand for 128 KiB
 
     def __init__(self, stream: BinaryIO):
         self.stream = stream
@@ -251,7 +251,7 @@ def _members(stream: BinaryIO, label: str, form: Format) -> Iterator[Part]:
 
 
 class _damage:
-    """Turns every way in which a compressed or archived stream breaks into one line."""
+    """Turns every way in which a stream can break into one line."""
 
     def __init__(self, label: str):
         self.label = label
@@ -260,7 +260,9 @@ class _damage:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DAMAGE) or (isinstance(error, OSError) and error.errno is None):
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(self.label, error) from error
+        if isinstance(error, (*DAMAGE, OSError)):
             raise InputError(f"{self.label}: damaged or cut short ({error}); get it again") from error
 
 

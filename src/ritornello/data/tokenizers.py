@@ -250,16 +250,13 @@ def _sample(pieces: Iterable[str], every: int) -> Iterator[str]:
 
 
 def _ends(raw: tokenizers.Tokenizer) -> tuple[int, int]:
-    """The ids of the tokens before and after a document: special tokens of a usual name, else one that is added."""
+    """The ids of the tokens before and after a document: special tokens of a usual name, else `END`, added or made special."""
     special = {added.content: index for index, added in raw.get_added_tokens_decoder().items() if added.special}
     bos = next((special[name] for name in BOS_NAMES if name in special), None)
     eos = next((special[name] for name in EOS_NAMES if name in special), bos)
     if eos is None:
-        name = END
-        while raw.token_to_id(name) is not None:
-            name = f"<{name}>"
-        raw.add_special_tokens([AddedToken(name, special=True, normalized=False)])
-        eos = raw.get_vocab()[name]
+        raw.add_special_tokens([AddedToken(END, special=True, normalized=False)])
+        eos = raw.get_vocab()[END]
     return bos if bos is not None else eos, eos
 
 
