@@ -66,9 +66,9 @@ def pairs(suite: str, tasks: Sequence[str], rng: random.Random) -> list[dict[str
     """Minimal pairs: three metrics a subtask and over all."""
     rows = []
     scores = {task: min(0.99, max(0.1, rng.gauss(0.68, 0.17))) for task in tasks}
-    scores["all"] = sum(scores.values()) / len(scores)
+    scores["all"] = scores["all pairs"] = sum(scores.values()) / len(scores)
     for task, value in scores.items():
-        n = 880 * len(tasks) if task == "all" else 880
+        n = 880 * len(tasks) if task.startswith("all") else 880
         for metric, shift in (("accuracy (official)", 0.0), ("accuracy (half credit)", -0.004)):
             stderr = math.sqrt(value * (1 - value) / n)
             rows.append(row(suite, task, metric, value + shift, stderr, n, chance=0.5))
@@ -91,6 +91,7 @@ def results(shown: dict[str, Any], samples: Sequence[str], prompt: str, rng: ran
     if subtasks:
         rows += pairs("blimp_filtered", [f"{TOPICS[i % len(TOPICS)]}_with_some_longer_name_{i}" for i in range(subtasks)], rng)
     rows += pairs("agreement", ["across_a_relative_clause", "simple", "with_a_noun_between"], rng)
+    rows.append(row("held-out", "all", "bits per byte minus 5-gram (modified Kneser-Ney)", -0.436, 0.005, 31_744))
     rows.append(row("entity_tracking", "all", "accuracy (official)", None, reason="no folder was given: --pairs FOLDER"))
     stages = {"read": 1.9, "tokenizer": 6.1, "probe": 9.4, "train": 143.2, "evaluate": 17.3, "total": 181.0}
     return {
@@ -124,6 +125,7 @@ def write(
     run.mkdir(parents=True)
     config = {
         "format": 1,
+        "minutes": 3.0,
         "corpus": {"spec": f"texts/{name}.txt", "name": name, "documents": 812, "words": 203_000, "nbytes": 1_115_394},
         "tokenizer": {"kind": "bpe", "size": 4096},
         "model": {
@@ -186,7 +188,7 @@ def by_bytes(folder: Path) -> Path:
 
 
 def hostile(folder: Path) -> Path:
-    return write(folder, "<img src=x onerror=alert(1)>", scored(HOSTILE * 20, r"\w+|.", 400), [HOSTILE] * 3, prompt="<i>", steps=3)
+    return write(folder, "<img src=x onerror=alert(1)>", scored(HOSTILE * 20, r"</?\w+>|\w+|.", 400), [HOSTILE] * 3, prompt="<i>", steps=3)
 
 
 def minimal(folder: Path) -> Path:

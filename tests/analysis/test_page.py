@@ -36,7 +36,7 @@ class Reader(HTMLParser):
             self.inside = "/".join(self.open)
         elif self.inside and tag == "p":
             self.lines.append("")
-        elif self.inside and tag == "span" and "n" in dict(attrs)["class"].split():
+        elif self.inside and tag == "i" and "n" in dict(attrs)["class"].split():
             self.lines[-1] += "\0"
 
     def handle_startendtag(self, tag, attrs):
@@ -50,7 +50,7 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         self.words[self.open[-1] if self.open else ""] = self.words.get(self.open[-1] if self.open else "", "") + data
-        if self.inside and self.open[-1] == "span":
+        if self.inside and self.open[-1] == "i":
             self.lines[-1] += data
 
 
@@ -99,6 +99,7 @@ def test_text_of_a_corpus_stays_text(pages):
     assert "x</script><script>alert(1)</script> <b onclick='a()'>&amp;" in reader.lines[0]
     assert "{{ 7*7 }}" in reader.lines[1]
     assert "\x00" not in pages["hostile"]
+    assert "</script>" in data(pages["hostile"])["passage"]["guesses"]
 
 
 @pytest.mark.parametrize("name", ["english", "hebrew", "by_bytes"])
@@ -120,14 +121,14 @@ def test_the_figure_beside_the_passage_is_its_mean(pages, runs, name):
     assert bits / passage["nbytes"] == pytest.approx(passage["bits_per_byte"], rel=1e-3)
     for piece, likely in zip(passage["pieces"], shown["likely"], strict=True):
         assert [[shown["guesses"][g], p] for g, p in zip(likely[::2], likely[1::2], strict=True)] == [
-            [g, round(p * 1000)] for g, p in piece[3]
+            [g, round(p * 1000)] for g, p in piece[3] if p >= 0.001
         ]
 
 
 def test_more_surprise_is_never_a_lighter_colour(pages, runs):
     bits = [piece[2] for piece in table(runs["english"], "results")["passage"]["pieces"]]
     body = pages["english"].partition('id="passage"')[2].partition('id="tip"')[0]
-    levels = [int(level) for level, more in re.findall(r'<span class="s(\d)( c)?', body) if not more]
+    levels = [int(level) for level, more in re.findall(r'<i class="s(\d)( c)?', body) if not more]
     ranked = [level for _, level in sorted(zip(bits, levels, strict=True))]
     assert ranked == sorted(ranked)
     assert {ranked[0], ranked[-1]} == {0, page.LEVELS - 1}
@@ -156,6 +157,9 @@ def test_scores_show_every_row(pages, runs):
         if row["task"] != "all":
             assert row["task"].replace("_", " ") in reader.words["th"]
     assert "67 subtasks, best first" in pages["english"]
+    assert "this model, all pairs" in reader.words["th"]
+    assert "bits per byte minus 5-gram<" in pages["english"]
+    assert ">−0.436 ± 0.010<" in pages["english"]
     assert "no folder was given: --pairs FOLDER" in pages["english"]
     best = re.findall(
         r'first" data-label="accuracy \(official\)">([\d.]+) ±', pages["english"].partition("67 subtasks")[2].partition("</table>")[0]
@@ -208,7 +212,23 @@ def test_a_state_that_grows_is_not_called_constant(pages, runs, tmp_path):
     (run / "results.json").write_text(json.dumps(results))
     text = page.render(run)
     assert "that does not grow" not in text
+    assert "<dt>of state after 1M tokens</dt><dd>4.1 GB</dd>" in text
     assert "times as many" not in text
+
+
+def test_the_prompt_of_a_sample_is_told_from_what_was_written(runs, tmp_path):
+    run = shutil.copytree(runs["by_bytes"], tmp_path / "run")
+    results = table(run, "results")
+    results["samples"] = [
+        {"temperature": 1.0, "seed": 1, "prompt": "Once\nupon ", "text": "a day\nlong ago", "tokens": 9, "tokens_per_second": 5.0}
+    ]
+    (run / "results.json").write_text(json.dumps(results))
+    lines = re.search(r'<div class="text" dir="ltr">(.*?)</div>', page.render(run), re.DOTALL)[1]
+    assert re.findall(r'<p dir="auto">(.*?)</p>', lines) == [
+        "<b>Once</b><span></span>",
+        "<b>upon </b><span>a day</span>",
+        "<span>long ago</span>",
+    ]
 
 
 def test_settings_and_provenance_are_complete(pages, runs):
@@ -216,6 +236,7 @@ def test_settings_and_provenance_are_complete(pages, runs):
     for name in ("train", "tokenizer"):
         assert all(key in words["th"] for key in table(runs["english"], "config")[name])
     assert "mixers.hgrn2.head_dim" in words["th"]
+    assert "minutes" in words["th"]
     assert "hgrn2 × 5" in words["bdi"]
     assert "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed" in words["bdi"]
     assert "https://example.org/terms" in words["bdi"]
@@ -257,7 +278,7 @@ def test_contrast_in_light_dark_and_print(theme):
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_in_a_browser(pages, tmp_path):
     act = """<script>
-    document.getElementById("passage").querySelectorAll("span")[5].dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+    document.getElementById("passage").querySelectorAll("i")[5].dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
     document.querySelector(".frame .chart").dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
     document.body.dataset.tip = document.getElementById("tip").textContent;
     document.body.dataset.read = document.querySelector(".read").textContent;

@@ -15,27 +15,31 @@ from ritornello.analysis import numerals, plots
 from ritornello.errors import InputError
 
 POINTS = 200  # buckets a curve is thinned to
-START = 0.03  # the share of the run whose losses, far above the rest, do not decide the scale
+START = 0.06  # the share of the run whose losses, far above the rest, do not decide the scale
 Spot = tuple[float, float, float]  # words, seconds, loss
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records in order of their step; of two with the same step the later counts. No file: no records.
+    """The records in order of their step. Where a run was resumed at an earlier step, what it did the first time is left out.
 
     A last line that a kill cut short is left out; any other line that is not JSON raises InputError.
     """
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    records: dict[int, dict[str, Any]] = {}
+    records: list[dict[str, Any]] = []
     for index, line in enumerate(lines):
         try:
             record = json.loads(line)
-            records[int(record["step"])] = record
+            step = int(record["step"])
         except (json.JSONDecodeError, TypeError, KeyError) as error:
             if index + 1 < len(lines):
                 raise InputError(f"{path}: line {index + 1} is not a JSON object with a step; delete it or start again") from error
-    return [records[step] for step in sorted(records)]
+            break
+        while records and records[-1]["step"] >= step:
+            records.pop()
+        records.append(record)
+    return records
 
 
 def charts(log: Sequence[dict[str, Any]], baseline: tuple[str, float] | None) -> dict[str, Any]:

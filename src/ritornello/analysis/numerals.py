@@ -56,7 +56,7 @@ def score(metric: str, value: float, stderr: float | None = None) -> str:
         return f"{value:.1f}{unit}" if percent else number(value)
     power = math.floor(math.log10(margin))
     digits = 1 if percent else min(6, max(0, -power + (margin < 2 * 10**power)))  # one figure of the margin, two if the first is a 1
-    return f"{value:,.{digits}f} ± {margin:,.{digits}f}{unit}"
+    return f"{value:,.{digits}f} ± {margin:,.{digits}f}{unit}".replace("-", "−")
 
 
 def is_fraction(metric: str) -> bool:

@@ -54,7 +54,7 @@ function readCurve(curve, frame) {
 
 function readPassage(passage, home, tip) {
   const parts = [];
-  for (const span of home.querySelectorAll("span")) {
+  for (const span of home.querySelectorAll("i")) {
     if (!span.classList.contains("c")) parts.push([]);
     parts.at(-1).push(span);
   }

@@ -23,6 +23,7 @@ from ritornello.errors import InputError
 NAMES = {"hgrn2": "HGRN2", "lstm": "LSTM", "attention": "transformer"}  # what people call a stack of these layers
 TOPS = (4.0, 8.0, 12.0, 16.0)  # bits at which the colour scale may end
 LEVELS = 9  # colours of the scale
+FAINT = 0.001  # less likely guesses are left out
 MELODY = 64  # notes in the head of the page
 
 
@@ -46,7 +47,7 @@ def render(run: Path) -> str:
         "suites": scores.suites(results.get("rows") or []),
         "cost": _cost(results.get("cost") or {}),
         "plan": config.get("plan"),
-        "settings": [(name, _flatten(table)) for name, table in config.items() if isinstance(table, dict)],
+        "settings": _settings(config),
         "provenance": _flatten(provenance),
         "command": provenance.get("command"),
         "generate": f'ritornello generate {shlex.quote(run.name)} --prompt "Once upon a time" --temperature 0.8',
@@ -155,7 +156,7 @@ def _passage(passage: dict[str, Any] | None) -> dict[str, Any]:
             if not last:
                 lines.append([])
     total = math.fsum(piece[2] for piece in pieces)
-    pool = {guess: index for index, guess in enumerate(dict.fromkeys(guess for piece in pieces for guess, _ in piece[3]))}
+    pool = {guess: index for index, guess in enumerate(dict.fromkeys(guess for piece in pieces for guess, p in piece[3] if p >= FAINT))}
     return {
         "name": passage.get("name"),
         "lines": [(line, _auto("".join(part for _, part in line))) for line in lines],
@@ -174,7 +175,7 @@ def _passage(passage: dict[str, Any] | None) -> dict[str, Any]:
             "millibits": [round(piece[2] * 1000) for piece in pieces],
             "several": {index: piece[1] for index, piece in enumerate(pieces) if piece[1] != 1},
             "guesses": list(pool),
-            "likely": [[value for guess, p in piece[3] for value in (pool[guess], round(p * 1000))] for piece in pieces],
+            "likely": [[value for guess, p in piece[3] if p >= FAINT for value in (pool[guess], round(p * 1000))] for piece in pieces],
         },
     }
 
@@ -198,7 +199,6 @@ def _shown(text: str) -> str:
 def _sample(sample: dict[str, Any]) -> dict[str, Any]:
     """Lines of (prompt part, written part)."""
     prompt, text = sample.get("prompt") or "", sample.get("text") or ""
-    text = text.removeprefix(prompt)
     lines, left = [], len(prompt)
     for line in (prompt + text).split("\n"):
         cut = max(0, min(left, len(line)))
@@ -219,8 +219,8 @@ def _sample(sample: dict[str, Any]) -> dict[str, Any]:
 def _cost(cost: dict[str, Any]) -> dict[str, Any]:
     """Figures, stages and the bytes a sequence holds."""
     figures = [
-        ("parameters", cost.get("parameters"), numerals.number),
-        ("of them outside the embedding", cost.get("parameters_without_embedding"), numerals.number),
+        ("parameters", cost.get("parameters"), "{:,}".format),
+        ("of them outside the embedding", cost.get("parameters_without_embedding"), "{:,}".format),
         ("tokens a second, training", cost.get("train_tokens_per_second"), numerals.number),
         ("tokens a second, writing", cost.get("generate_tokens_per_second"), numerals.number),
         ("memory at the peak", cost.get("peak_memory_bytes"), numerals.nbytes),
@@ -255,6 +255,13 @@ def _memory(state: dict[str, int], kv: dict[str, int]) -> dict[str, Any] | None:
     longest = lengths[-1]
     times = numerals.number(kv[longest] / state[longest]) if kv[longest] > state[longest] else None
     return {"groups": groups, "axis": plots.log_axis(low, high), "tokens": groups[-1][0], "times": times}
+
+
+def _settings(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(table, its settings) pairs; what stands outside a table comes last."""
+    tables = {name: table for name, table in config.items() if isinstance(table, dict)}
+    rest = {name: value for name, value in config.items() if name not in tables and name not in ("format", "plan")}
+    return [(name, _flatten(table)) for name, table in (*tables.items(), ("run", rest)) if table]
 
 
 def _flatten(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -13,13 +13,13 @@ TITLES = {"held-out": "Held-out text"}
 def suites(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One table a suite, in the order of the rows: {"title", "metrics", "better", "axis", "rows", "folded"}.
 
-    The first metric of a suite is the one drawn. Rows whose task is not "all" are `folded`, best first.
+    The first metric of a suite is the one drawn. Rows whose task is not "all" or "all ..." are `folded`, best first.
     """
     return [_suite(name, [row for row in rows if row["suite"] == name]) for name in dict.fromkeys(row["suite"] for row in rows)]
 
 
-def _cell(row: Row | None) -> str:
-    if row is None or row.get("value") is None:
+def _cell(row: Row) -> str:
+    if row.get("value") is None:
         return "–"
     return numerals.score(row["metric"], row["value"], row.get("stderr"))
 
@@ -31,14 +31,14 @@ def _suite(name: str, rows: Sequence[Row]) -> dict[str, Any]:
         grouped.setdefault((row["task"], row.get("by", "model")), {})[row["metric"]] = row
     scale = _scale([row for row in rows if row["metric"] == metrics[0] and row.get("value") is not None])
     lines = [_line(task, by, cells, metrics, scale) for (task, by), cells in grouped.items()]
-    main = [line for line in lines if line["task"] == "all"]
-    folded = [line for line in lines if line["task"] != "all"]
+    main = [line for line in lines if line["task"].startswith("all")]
+    folded = [line for line in lines if not line["task"].startswith("all")]
     higher = numerals.is_fraction(metrics[0])
     folded.sort(key=lambda line: math.inf if line["value"] is None else -line["value"] if higher else line["value"])
     chance = next((row["chance"] for row in rows if row.get("chance") is not None), None)
     return {
         "title": TITLES.get(name, name),
-        "metrics": metrics,
+        "metrics": [metric.partition(" (")[0] if " minus " in metric else metric for metric in metrics],
         "better": "higher is better" if higher else "lower is better",
         "chance": None if chance is None else numerals.score(metrics[0], chance),
         "axis": [_end(metrics[0], end) for end in scale] if scale else [],
@@ -59,7 +59,7 @@ def _line(task: str, by: str, cells: dict[str, Row], metrics: Sequence[str], sca
         "value": value,
         "plot": plot,
         "n": max((row.get("n") or 0 for row in cells.values()), default=0),
-        "cells": [_cell(cells.get(metric)) for metric in metrics],
+        "cells": [_cell(cells[metric]) if metric in cells else "" for metric in metrics],
     }
 
 
