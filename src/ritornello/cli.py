@@ -24,17 +24,25 @@ class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line and name the nearest option."""
 
     def error(self, message: str) -> NoReturn:
-        wrong = message.rpartition("unrecognized arguments: ")[2].split()[0] if "unrecognized arguments" in message else ""
-        near = get_close_matches(wrong, [option for action in self._actions for option in action.option_strings], n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; see {self.prog} --help"
-        self.exit(2, f"ritornello: {message}{hint}\n")
+        self.exit(2, f"ritornello: {message}; see {self.prog} --help\n")
+
+    def refuse(self, words: Sequence[str]) -> NoReturn:
+        """Say that the first of these words is no option of ours, and which one is near."""
+        near = get_close_matches(words[0].partition("=")[0], [option for action in self._actions for option in action.option_strings], n=1)
+        self.exit(2, f"ritornello: unknown option {words[0]}; " + (f"did you mean {near[0]}?\n" if near else f"see {self.prog} --help\n"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 2 a problem the user can mend (one line says what), 128 + n stopped by signal n."""
     began = time.monotonic()
-    options = vars(_parser().parse_args(argv))
-    command = options.pop("command")
+    parsed, extra = _parser().parse_known_args(argv)
+    options = vars(parsed)
+    command, parser = options.pop("command"), options.pop("parser")
+    if "overrides" in options:  # a.b=c may stand anywhere, also behind options
+        options["overrides"] += [word for word in extra if not word.startswith("-")]
+        extra = [word for word in extra if word.startswith("-")]
+    if extra:
+        parser.refuse(extra)
     try:
         return command(options, began)
     except InputError as error:
@@ -238,7 +246,7 @@ def _add_protocol(parser: Any) -> None:
 
 def _command(commands: Any, name: str, function: Any, summary: str, description: str | None = None) -> Parser:
     parser = commands.add_parser(name, help=summary, description=description or summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
-    parser.set_defaults(command=function)
+    parser.set_defaults(command=function, parser=parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     if name in ("run", "generate", "evaluate"):
