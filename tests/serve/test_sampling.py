@@ -80,6 +80,31 @@ def test_what_may_be_drawn_is_the_enumerated_set(logits, top_k, top_p):
     assert all(count[token] > 0 for token in np.flatnonzero(want > 0.02))
 
 
+def possible(logits, **options):
+    """The tokens that are drawn in 4000 rows."""
+    return set(sample(torch.tensor(logits).expand(4000, -1), generator=generator(), **{**PLAIN, **options}).tolist())
+
+
+def test_top_p_is_a_share_of_what_top_k_kept():
+    logits = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]
+    assert possible(logits, top_k=4, top_p=0.7) == {0, 1, 2}
+    assert possible(logits, top_p=0.7) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("likely", [1, 64, 71, 72, 200, 600])
+def test_top_p_finds_small_and_large_sets(likely):
+    logits = [-20.0] * (700 - likely) + [token % 3 / 10 for token in range(likely)]
+    want = set(np.flatnonzero(enumerated(logits, top_p=0.9)).tolist())
+    got = possible(logits, top_p=0.9)
+    assert got <= want
+    assert len(got) > 0.95 * len(want)
+
+
+def test_an_impossible_token_is_not_drawn_even_by_zero(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.zeros(*shape, dtype=torch.float64))
+    assert possible([-math.inf, 0.0, 1.0]) == {1}
+
+
 def test_of_equals_the_smaller_ids_are_kept():
     assert set(sample(torch.zeros(500, 9), generator=generator(), **{**PLAIN, "top_k": 2}).tolist()) == {0, 1}
     assert set(sample(torch.zeros(500, 9), generator=generator(), **{**PLAIN, "top_p": 0.3}).tolist()) == {0, 1, 2}
@@ -94,7 +119,7 @@ def test_temperature_zero_is_greedy_and_draws_no_number():
     assert torch.equal(random.get_state(), before)
 
 
-@pytest.mark.parametrize("temperature", [1e-300, 1e-6, 1e300])
+@pytest.mark.parametrize("temperature", [1e-310, 1e-6, 1e300])
 def test_extreme_temperatures(temperature):
     logits = torch.tensor([[1.0, 3.0, 2.0, -math.inf]]).expand(300, -1)
     got = set(sample(logits, generator=generator(), **{**PLAIN, "temperature": temperature}).tolist())
