@@ -220,7 +220,7 @@ def _cost(cost: dict[str, Any]) -> dict[str, Any]:
     """Figures, stages and the bytes a sequence holds."""
     figures = [
         ("parameters", cost.get("parameters"), "{:,}".format),
-        ("of them outside the embedding", cost.get("parameters_without_embedding"), "{:,}".format),
+        ("without the embedding", cost.get("parameters_without_embedding"), "{:,}".format),
         ("tokens a second, training", cost.get("train_tokens_per_second"), numerals.number),
         ("tokens a second, writing", cost.get("generate_tokens_per_second"), numerals.number),
         ("memory at the peak", cost.get("peak_memory_bytes"), numerals.nbytes),
