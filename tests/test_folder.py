@@ -80,7 +80,7 @@ def test_weights_that_do_not_fit_are_named():
     ):
         with pytest.raises(InputError, match=message):
             folder.put_weights(model, weights | change, "RUN")
-    with pytest.raises(InputError, match="RUN: weight norm.weight is missing"):
+    with pytest.raises(InputError, match=r"RUN: weight norm\.weight is missing"):
         folder.put_weights(model, {name: value for name, value in weights.items() if name != "norm.weight"}, "RUN")
 
 

@@ -1,0 +1,49 @@
+"""What may import what: see CONTRIBUTING.md. Later folders may import earlier ones; nothing imports the other way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src" / "ritornello"
+GROUND = {"errors", "config", "provenance", "state"}
+BELOW = {
+    "errors": set(),
+    "config": {"errors"},
+    "provenance": {"errors"},
+    "state": {"errors"},
+    "ops": GROUND,
+    "mixers": GROUND | {"ops"},
+    "model": GROUND | {"ops", "mixers"},
+    "data": {"errors", "config"},
+    "folder": GROUND | {"model", "data"},
+    **dict.fromkeys(("train", "evals", "analysis", "serve"), GROUND | {"mixers", "model", "data", "folder"}),
+    "experiments": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
+    "cli": GROUND | {"mixers", "folder", "serve", "experiments"},
+}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of ritornello that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("ritornello.")} - {"__version__"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    wrong = imported(path) - BELOW[part] - {part}
+    assert not wrong, f"{part} may not import {', '.join(sorted(wrong))}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_reads_a_pickle(path):
+    text = path.read_text(encoding="utf-8")
+    for word in ("pickle", "torch.load(", "torch.save(", "allow_pickle=True", "yaml.load(", "except Exception"):
+        assert word not in text, word
