@@ -70,6 +70,7 @@ if x:
         """What this one function does."""
     def g():
         "Short."
+        return "\\d"
 '''
 
 

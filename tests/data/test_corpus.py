@@ -142,6 +142,11 @@ def test_few_documents_are_cut_at_a_word_if_there_is_no_line(read):
     assert len(text_of(read("א" * 10_000), "held_out")) in (500, 501)
 
 
+def test_a_cut_is_never_far_from_its_place(read):
+    assert len(text_of(read("line\n" + "x" * 1000), "held_out")) in (50, 51)
+    assert len(text_of(read("x" * 200_000 + "\n" + "x" * 7000), "held_out")) == 10_350
+
+
 def test_two_characters_are_enough_and_one_is_not(read):
     found = read("€é")
     assert (text_of(found, "train"), text_of(found, "held_out")) == ("€", "é")
@@ -228,11 +233,11 @@ def test_cached(read, tmp_path):
 
 @pytest.mark.parametrize("name", ["text", "train", "held_out", "corpus.json"])
 def test_a_damaged_cache_is_built_again(read, tmp_path, name):
-    found = read("some words and more")
+    found = read("some words and more" * 9)
     file = tmp_path / "cache" / "corpora" / found.key / name
     os.truncate(file, file.stat().st_size // 2 // 16 * 16)
     assert cached(found.key, tmp_path / "cache") is None
-    assert documents(read("some words and more")) == ["some words and more"]
+    assert documents(read("some words and more" * 9)) == ["some words and more" * 9]
 
 
 KILLED = """

@@ -145,7 +145,9 @@ def word_level(**options) -> tokenizers.Tokenizer:
     raw = tokenizers.Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.add_special_tokens(["[UNK]", "[CLS]", "[SEP]"])
-    raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    raw.post_processor = processors.TemplateProcessing(
+        single="[UNK] [CLS] $A [SEP]", special_tokens=[("[UNK]", 0), ("[CLS]", 1), ("[SEP]", 2)]
+    )
     raw.enable_truncation(2)
     raw.enable_padding(length=9)
     return raw
@@ -187,12 +189,24 @@ def byte_level(**changes) -> dict:
     return {**json.loads(bpe().json), **changes}
 
 
+def model(**changes) -> dict:
+    return {"model": {**json.loads(bpe().json)["model"], **changes}}
+
+
+VOCAB, MERGES = (json.loads(bpe().json)["model"][key] for key in ("vocab", "merges"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"normalizer": {"type": "NFC"}},
         {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
         {"decoder": None},
+        model(continuing_subword_prefix="##", merges=[]),
+        model(end_of_word_suffix="</w>", merges=[]),
+        model(vocab={sign: index for sign, index in VOCAB.items() if sign != "!"}),
+        model(vocab={**VOCAB, "<|": 300, "<|endoftext": 301}, merges=[*MERGES, ["<|endoftext", "|>"]]),
+        model(ignore_merges=True),
         {"added_tokens": [END, {**END, "id": 300, "content": "<x>", "special": False, "lstrip": True}]},
     ],
 )

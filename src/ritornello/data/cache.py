@@ -29,12 +29,11 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     with scratch(target.parent) as folder:
         yield folder
-        with suppress(FileExistsError):
-            try:
-                os.rename(folder, target)
-            except OSError as error:
-                if error.errno != errno.ENOTEMPTY:
-                    raise
+        try:
+            os.rename(folder, target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
 
 
 @contextmanager
