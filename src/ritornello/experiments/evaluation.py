@@ -154,9 +154,8 @@ def _held_out(model: LM, config: RunConfig, material: Material, console: Console
 def _ngram(config: RunConfig, material: Material, sample: Sample) -> tuple[str, Tensor]:
     """The baseline's name and its nats (N,) of the sample, fitted on all training text or on its first documents."""
     ids, ends = material.train
-    limit = config.evaluate.ngram_words / max(1e-9, material.words_per_token)
-    part = ""
-    if config.evaluate.ngram_words and len(ids) > limit:
+    limit, part = config.evaluate.ngram_tokens, ""
+    if len(ids) > limit:
         # whole documents from places spread over the corpus, the same share of every source
         share = limit / len(ids)
         chosen = np.flatnonzero(np.floor(np.arange(1, len(ends) + 1) * share) > np.floor(np.arange(len(ends)) * share))

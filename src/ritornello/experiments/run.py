@@ -75,8 +75,9 @@ def prepare(asked: Request, console: Console, began: float) -> tuple[RunConfig, 
     material = gather(asked, console)
     seconds = {"read": time.monotonic() - began}
     fixed: dict[str, Any] = {"pairs": asked.pairs, "protocol": asked.protocol}
-    if asked.steps is None and "held_out_tokens" not in asked.evaluate:
+    if asked.steps is None:  # evaluation may take only so much of the time
         fixed["held_out_tokens"] = min(EvaluateConfig.held_out_tokens, round(20_000 * minutes))
+        fixed["ngram_tokens"] = min(EvaluateConfig.ngram_tokens, round(1_000_000 * minutes))
     checks = from_dict(EvaluateConfig, fixed | asked.evaluate, "evaluate")
     pair_tokens = sum(
         count_tokens(material.tokenizer, subtasks, checks.protocol) for subtasks in suites(checks, material, console).values()

@@ -47,7 +47,7 @@ class EvaluateConfig:
     held_out_tokens: int = 200_000  # at most, at the end
     validation_tokens: int = 16_384  # at most, each time during training
     validations: int = 10  # times during training
-    ngram_words: int = 2_000_000  # training words of the n-gram baseline, at most; all of them if 0
+    ngram_tokens: int = 40_000_000  # of training text for the n-gram baseline, at most
     sample_tokens: int = 160  # of each of the three samples
     pairs: tuple[str, ...] = ()  # files or folders of minimal pairs
     protocol: Protocol = "ritornello"
