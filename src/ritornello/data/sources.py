@@ -209,7 +209,7 @@ class _Zstd(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+    def readinto(self, buffer) -> int:
         while not self.out:
             self.raw = self.raw or self.stream.read(self.STEP)
             if not self.raw:
