@@ -22,7 +22,7 @@ def texts() -> list[tuple[str, str]]:
 def test_there_is_a_lot_of_clean_text(texts):
     everything = "\n".join(text for _, text in texts)
     assert len(texts) > 200
-    assert len(everything.split()) > 120_000
+    assert len(everything.split()) > 80_000
     assert ">>> " not in everything
     assert "::=" not in everything
     assert everything.count("``") < 10
@@ -37,6 +37,11 @@ def test_the_same_every_time(texts, monkeypatch):
     again = [(part.name, "".join(part.pieces)) for part in parts()]
     assert again == texts[: len(again)]
     assert builtin.sources() == builtin.sources()
+
+
+def test_no_paragraph_stands_twice(texts):
+    blocks = [" ".join(block.split()) for _, text in texts for block in text.split("\n\n")]
+    assert len(blocks) == len(set(blocks)) > 5000
 
 
 def test_prose():

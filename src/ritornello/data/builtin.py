@@ -42,16 +42,28 @@ def sources() -> dict[str, str]:
 def parts() -> Iterator[Part]:
     """A part for each topic of the language reference, then one for each module that has docstrings.
 
+    A paragraph that stood before is left out: modules copy each other's documentation, and what is held out must be new.
     Raises InputError if this Python carries neither.
     """
-    empty = True
+    seen: set[str] = set()
     for name, path in _modules():
         texts = _topics(path) if name == "pydoc_data/topics.py" else [_docstrings(path)]
-        for text in filter(None, texts):
-            empty = False
-            yield Part(name, False, iter([text]))
-    if empty:
+        for text in texts:
+            if fresh := _unseen(text, seen):
+                yield Part(name, False, iter([fresh]))
+    if not seen:
         raise InputError(f"no source files with docstrings in {_library()}; name a text file to learn from")
+
+
+def _unseen(text: str, seen: set[str]) -> str:
+    """The paragraphs of a text that are not in `seen`, line ends aside; they are added to it."""
+    fresh = []
+    for block in text.split("\n\n"):
+        words = " ".join(block.split())
+        if words and words not in seen:
+            seen.add(words)
+            fresh.append(block)
+    return "\n\n".join(fresh)
 
 
 def _library() -> Path:
@@ -90,12 +102,8 @@ def _topics(path: Path) -> list[str]:
 def _docstrings(path: Path) -> str:
     """The docstrings of a module in the order of its source, a blank line between."""
     tree = _tree(path)
-    texts: dict[str, None] = {}
-    for node in _definitions(tree) if tree else []:
-        text = prose(ast.get_docstring(node, clean=False) or "")
-        if len(text.split()) >= LEAST:
-            texts[text] = None  # twins within a module say nothing new
-    return "\n\n".join(texts)
+    texts = (prose(ast.get_docstring(node, clean=False) or "") for node in (_definitions(tree) if tree else []))
+    return "\n\n".join(text for text in texts if len(text.split()) >= LEAST)
 
 
 def _definitions(node: ast.AST) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:

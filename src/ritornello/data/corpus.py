@@ -23,7 +23,7 @@ from ritornello.data.documents import ROWS, parted, spans
 from ritornello.data.sources import Format, Part, Source, find, parts, stem
 from ritornello.errors import InputError, unknown
 
-FORMAT = 1  # of the cache folder
+FORMAT = 2  # of the cache folder
 MODES = ("auto", "blank", "file", "line")
 
 Split = Literal["train", "held_out"]
