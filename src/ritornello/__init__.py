@@ -1,9 +1,9 @@
 """Ritornello: train, compare, look inside and stream recurrent language models.
 
-    import ritornello
-    path = ritornello.run("text.txt", minutes=3)       # train, evaluate, write a page
-    model = ritornello.load(path)                      # .model, .tokenizer, .config
-    print(ritornello.generate(model, "Once upon"))
+import ritornello
+path = ritornello.run("text.txt", minutes=3)       # train, evaluate, write a page
+model = ritornello.load(path)                      # .model, .tokenizer, .config
+print(ritornello.generate(model, "Once upon"))
 """
 
 import importlib

@@ -112,8 +112,6 @@ def _probed(
     return model, replace(train, steps=min(steps, _most_steps(material, train)))
 
 
-
-
 def _for_time(request: Request, material: Material, flop_per_second: float, seconds: float, threads: int) -> tuple[LMConfig, TrainConfig]:
     shape = _shape(request, material, 0.8 * flop_per_second * max(seconds, 1.0), request.batch, request.length)
     return _configs(request, material, shape, steps=shape.steps, threads=threads, precision=request.train.get("precision", "float32"))
