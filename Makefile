@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(EX
 .PHONY: demo test lint parity figures clean
 
 demo: .venv/ready  ## from nothing to a finished report in a few minutes
-	$(BIN)/ritornello run --minutes 3
+	$(BIN)/ritornello run --minutes 3 --tokenizer bpe
 
 test: .venv/ready-for-tests lint  ## what must be green before anything lands
 	$(BIN)/python -m pytest

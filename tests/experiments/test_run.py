@@ -16,33 +16,7 @@ from ritornello import cli, folder
 from ritornello.errors import InputError
 from ritornello.experiments.run import request
 
-WORDS = tuple("abcdefghijklmnopqrstuvwxyz") + ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "home", "sea")
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "and",
-    "saw",
-    "that",
-    "dog",
-    "run",
-    "far",
-    "from",
-    "its",
-    "old",
-    "home",
-    "by",
-    "the",
-    "sea",
-    "where",
-    "no",
-    "one",
-    "was",
-    "at",
-    "rest",
-]
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
 RIT = [sys.executable, "-m", "ritornello.cli"]
 SMALL = {"steps": 12, "batch": 4, "length": 32, "dim": 32, "layers": 2, "evaluate": {"validations": 3, "sample_tokens": 10}}
 SIZES = ["--batch", "4", "--length", "32", "--dim", "32", "--layers", "2", "evaluate.validations=3", "evaluate.sample_tokens=10"]

@@ -149,8 +149,9 @@ def _tokenizer(request: Request, corpus: Corpus, console: Console) -> tuple[Toke
 
 
 def vocabulary(words: int) -> int:
-    """The default size of a BPE vocabulary: 4,096 for a million words, 8,192 up to 30 million, then 16,384."""
-    return 4096 if words < 3_000_000 else 8192 if words < 30_000_000 else 16384
+    """The default size of a BPE vocabulary, larger for more words."""
+    sizes = ((500_000, 2048), (3_000_000, 4096), (30_000_000, 8192))
+    return next((size for limit, size in sizes if words < limit), 16384)
 
 
 def _encode(corpus: Corpus, tokenizer: Tokenizer, kind: str, parent: LMConfig | None, console: Console) -> Material:

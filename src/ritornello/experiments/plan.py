@@ -161,8 +161,8 @@ def _configs(
 
 
 def rate_for(dim: int) -> float:
-    """The peak rate: 4e-3 up to a width of 256, then falling with the square root of the width."""
-    return 4e-3 * min(1.0, (256 / dim) ** 0.5)
+    """The peak rate: 8e-3 up to a width of 128, then falling with the square root of the width: 4e-3 at 512."""
+    return 8e-3 * min(1.0, (128 / dim) ** 0.5)
 
 
 def time_steps(model: LMConfig, train: TrainConfig, material: Material, seconds: float) -> float:

@@ -19,7 +19,6 @@ from ritornello.mixers import mixer
 from ritornello.model import LMConfig, parameters
 
 WIDTHS = (32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
-LEAST_STEPS = 400  # fewer updates than this teach little, whatever they cost
 MOST_PASSES = 40
 
 
@@ -93,14 +92,15 @@ def dropout(passes: float) -> float:
 
 
 def batch_shape(tokens: float, unique: int, batch: int | None, length: int | None) -> tuple[int, int]:
-    """Rows and length of an update: pieces of 256 tokens, enough rows for about 1,500 updates, 4 to 64 of them.
+    """Rows and length of an update: pieces of 128 tokens (256 from 50 million tokens on), rows for about 2,000 updates, 16 to 64 of them.
 
-    A text too short for that gets fewer rows and shorter pieces; InputError if what the user fixed does not fit.
+    Fewer than 16 rows leave a processor idle. A text too short for that gets fewer rows and shorter pieces; InputError if what the
+    user fixed does not fit.
     """
-    pieces = length or min(256, max(8, unique // 8))
+    pieces = length or min(128 if tokens < 5e7 else 256, max(8, unique // 8))
     if batch is not None:
         return batch, pieces
-    rows = 2 ** round(math.log2(min(64, max(4, tokens / pieces / 1500))))
+    rows = 2 ** round(math.log2(min(64, max(16, tokens / pieces / 2000))))
     most = unique // (pieces + 1)
     if most < 1:
         raise InputError(f"the training text has {unique} tokens, fewer than one piece of {pieces}; use a shorter --length or more text")
