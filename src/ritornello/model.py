@@ -102,7 +102,7 @@ class LM(nn.Module):
 
     def init_state(self, batch: int) -> tuple[BlockState, ...]:
         """A fresh state for `batch` rows."""
-        return tuple(block.init_state(batch) for block in self.blocks)  # type: ignore[operator, misc]
+        return tuple(block.init_state(batch) for block in self.blocks)  # type: ignore[operator]
 
     def features(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""

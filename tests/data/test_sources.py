@@ -9,6 +9,7 @@ import os
 import sys
 import tarfile
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,7 +40,8 @@ def tar(*members: tuple[str, bytes], link: bool = False) -> bytes:
 
 
 def read(path: Path, **form: str) -> list[tuple[str, bool, str]]:
-    return [(part.name, part.row, "".join(part.pieces)) for part in parts(Source(path.name, path), Format(**form))]
+    with closing(parts(Source(path.name, path), Format(**form))) as found:
+        return [(part.name, part.row, "".join(part.pieces)) for part in found]
 
 
 def wrong(path: Path, content: bytes, **form: str) -> str:

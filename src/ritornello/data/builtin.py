@@ -11,7 +11,7 @@ import os
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from platform import python_version
 
@@ -39,7 +39,7 @@ def sources() -> dict[str, str]:
     return {f"standard library of Python {python_version()}": digest.hexdigest()}
 
 
-def parts() -> Iterator[Part]:
+def parts() -> Generator[Part, None, None]:
     """A part for each topic of the language reference, then one for each module that has docstrings.
 
     A paragraph that stood before is left out: modules copy each other's documentation, and what is held out must be new.

@@ -8,7 +8,8 @@ import hashlib
 import json
 import mmap
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from glob import has_magic
 from pathlib import Path
@@ -24,6 +25,7 @@ from ritornello.data.sources import Format, Part, Source, find, parts, stem
 from ritornello.errors import InputError, unknown
 
 FORMAT = 2  # of the cache folder
+Parts = Generator[Part, None, None]
 MODES = ("auto", "blank", "file", "line")
 
 Split = Literal["train", "held_out"]
@@ -140,7 +142,7 @@ def _present(spec: str | None) -> dict[str, Source]:
         return {}
 
 
-def _parts(found: list[Source], form: Format, say: Say) -> Iterator[Part]:
+def _parts(found: list[Source], form: Format, say: Say) -> Parts:
     for source in found:
         say(f"reading {source.name}")
         yield from parts(source, form)
@@ -155,7 +157,7 @@ def _name(spec: str) -> str:
     return stem(path.name) or "corpus"
 
 
-def _cached_or_built(name: str, label: str, sources: dict[str, str], parts: Iterator[Part], options: list[str], root: Path) -> Corpus:
+def _cached_or_built(name: str, label: str, sources: dict[str, str], parts: Parts, options: list[str], root: Path) -> Corpus:
     key = hashlib.sha256(json.dumps([FORMAT, name, options, sorted(sources.items())]).encode()).hexdigest()[:32]
     folder = root / "corpora" / key
     existed = folder.exists()
@@ -163,7 +165,7 @@ def _cached_or_built(name: str, label: str, sources: dict[str, str], parts: Iter
     if corpus is None:
         if existed:  # folders appear whole, so this one was damaged later
             shutil.rmtree(folder)
-        with new_folder(folder) as fresh:
+        with new_folder(folder) as fresh, closing(parts):  # a part that cannot be read must not leave its file open
             facts = build(fresh, parts, options[0], label)
             (fresh / "corpus.json").write_text(json.dumps({"name": name, "sources": sources, **facts._asdict()}), encoding="utf-8")
         corpus = cached(key, root)

@@ -17,7 +17,7 @@ import os
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -94,7 +94,7 @@ def find(spec: str, spool: Path) -> list[Source]:
     return sorted(sources, key=lambda source: source.name)
 
 
-def parts(source: Source, form: Format) -> Iterator[Part]:
+def parts(source: Source, form: Format) -> Generator[Part, None, None]:
     """Every part of a raw file, in its order. Raises InputError, one line, for anything that is not clean text."""
     _check_encoding(form.encoding)
     try:
