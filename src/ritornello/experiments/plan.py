@@ -14,6 +14,7 @@ import torch
 from ritornello.config import from_dict, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments import scaling
+from ritornello.experiments.machine import keep_freed_memory
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import CorpusConfig, EvaluateConfig, Request, RunConfig, TokenizerConfig
 from ritornello.model import LM, LMConfig, parameters
@@ -23,7 +24,7 @@ from ritornello.train.losses import NextToken
 
 THREADS = 2  # of a run whose steps were given: a constant, so that the machine has no say
 FIRST_GUESS = 1.5e10  # FLOP/s a thread, before the probe
-SPARE = 0.97  # of the time left is planned; the rest is for what no probe foresees
+SPARE = 0.94  # of the time left is planned; the rest is for what no probe foresees
 NGRAM_SECONDS_PER_TOKEN = 4e-6  # to fit the baseline, all orders; 29 s for 16.3M subwords, 229 s for 52.4M bytes on one thread
 PAGE_SECONDS = 2.0
 
@@ -84,6 +85,8 @@ def _probed(
     request: Request, material: Material, evaluate: EvaluateConfig, pair_tokens: int, left: Callable[[], float]
 ) -> tuple[LMConfig, TrainConfig]:
     """Sizes and steps that fill the time: guess a shape, time it, correct the shape once, time precisions and threads, count steps."""
+    if request.train.get("keep_memory", True):
+        keep_freed_memory()
     threads = request.threads or cores()
     model, train = _for_time(request, material, FIRST_GUESS * threads, left(), threads)
     probe = min(2.0, 0.01 * left())
@@ -100,7 +103,7 @@ def _probed(
         precision, threads = train.precision, train.threads
         model, train = _for_time(request, material, _flop_per_step(model, train) / min(seconds), left(), threads)
         train = replace(train, precision=precision)
-    speed = measure(model, train, material, 2 * probe)
+    speed = measure(model, train, material, 3 * probe)
     scoring = _scored_tokens(material, evaluate, pair_tokens) * speed.seconds_per_scored_token
     ngram = min(len(material.train.ids), evaluate.ngram_tokens) * NGRAM_SECONDS_PER_TOKEN
     seconds_left = SPARE * left() - scoring - ngram - 3 * evaluate.sample_tokens * speed.seconds_per_sampled_token - PAGE_SECONDS
@@ -166,7 +169,7 @@ def rate_for(dim: int) -> float:
 
 
 def time_steps(model: LMConfig, train: TrainConfig, material: Material, seconds: float) -> float:
-    """Seconds a training step takes: the median of at least three, the first not counted."""
+    """Seconds a training step takes: the mean of at least three, the first not counted."""
     torch.set_num_threads(train.threads)
     lm = LM(model, train.impl)
     trainer = Trainer(NextToken(lm), material.batches(train), replace(train, steps=10**9))
@@ -177,7 +180,7 @@ def time_steps(model: LMConfig, train: TrainConfig, material: Material, seconds:
         took.append(now - before)
         before = now
         if len(took) >= 4 and sum(took) > seconds:
-            return sorted(took[1:])[len(took[1:]) // 2]
+            return sum(took[1:]) / len(took[1:])
     raise AssertionError("the probe's steps do not end")
 
 

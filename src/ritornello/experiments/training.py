@@ -20,6 +20,7 @@ from ritornello import folder
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console, clock
 from ritornello.experiments.evaluation import score_sample
+from ritornello.experiments.machine import keep_freed_memory
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import RunConfig
 from ritornello.model import LM
@@ -68,6 +69,8 @@ def stop_between_steps() -> Iterator[_Stop]:
 
 def train(path: Path, config: RunConfig, material: Material, console: Console) -> tuple[LM, float]:
     """The trained model and the seconds its steps took; begins at the newest checkpoint, if there is one."""
+    if config.train.keep_memory:
+        keep_freed_memory()
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
     model = LM(config.model, config.train.impl)

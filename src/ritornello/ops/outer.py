@@ -44,51 +44,42 @@ def chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, reset: Tensor |
     T = q.shape[1]
     if T == 0:
         return v.new_zeros(v.shape), S
-    g = g.clamp_min(FASTEST[g.dtype])
-    q, k, v, g = (_chunks(tensor) for tensor in (q, k, v, g))  # (B, H, N, 2, 16, K or V)
-    b = g.cumsum(-2)  # from each block's start
-    last = b[..., -1:, :]  # (B, H, N, 2, 1, K)
-
-    middle = b[..., BLOCK // 2 - 1 : BLOCK // 2, :]
-    within = (q * (b - middle).exp()) @ (k * (middle - b).exp()).mT  # (B, H, N, 2, 16, 16)
-    from_start, to_end = q * b.exp(), k * (last - b).exp()
-    across = from_start[..., 1, :, :] @ to_end[..., 0, :, :].mT  # (B, H, N, 16, 16): the second block reads the first
-
-    lower = torch.ones(BLOCK, BLOCK, dtype=torch.bool, device=q.device).tril()
-    reads_state = keeps = None
-    if reset is None:
-        within = within.masked_fill(~lower, 0)
-    else:
-        document = F.pad(reset.cumsum(1)[:, None], (0, -T % CHUNK), mode="replicate").unflatten(2, (-1, 2, BLOCK))  # (B, 1, N, 2, 16)
-        within = within.masked_fill(~((document[..., :, None] == document[..., None, :]) & lower), 0)
-        across = across.masked_fill(document[..., 1, :, None] != document[..., 0, None, :], 0)
-        before = F.pad(document[..., -1, -1], (1, -1))[..., None, None]  # the document that the incoming state belongs to
-        reads_state = (document == before)[..., None]
-        keeps = (document == document[..., -1:, -1:])[..., None]  # tokens of the chunk's last document
-
-    written = to_end if keeps is None else to_end.masked_fill(~keeps, 0)
-    first = written[..., 0, :, :] * last[..., 1, :, :].exp()
-    writes = torch.cat([first, written[..., 1, :, :]], -2).mT @ v.flatten(-3, -2)  # (B, H, N, K, V)
-    decay = (last[..., 0, :, :] + last[..., 1, :, :]).exp().mT  # (B, H, N, K, 1)
-    if reads_state is not None:
-        decay = decay * reads_state[..., -1, -1:, :]  # a reset anywhere in the chunk ends the incoming state: masked, not decayed
-
-    states = []
-    for decay_n, writes_n in zip(decay.unbind(2), writes.unbind(2), strict=True):
-        states.append(S)
+    q, k, v, g = (_chunks(tensor) for tensor in (q, k, v, g.clamp_min(FASTEST[g.dtype])))  # (B, H, N, 32, K or V)
+    b = g.cumsum(-2)  # from each chunk's start
+    last = b[..., -1:, :]  # (B, H, N, 1, K)
+    from_start, to_end, decay = q * b.exp(), k * (last - b).exp(), last.exp().mT
+    reads = _reads(q, k, b)  # (B, H, N, 32, 32), of token j by token i
+    may = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).tril()
+    if reset is not None:
+        document = F.pad(reset.cumsum(1)[:, None], (0, -T % CHUNK), mode="replicate").unflatten(2, (-1, CHUNK))  # (B, 1, N, 32)
+        may = may & (document[..., :, None] == document[..., None, :])
+        before = F.pad(document[..., -1], (1, -1))[..., None]  # (B, 1, N, 1), the document that the incoming state belongs to
+        from_start = from_start.masked_fill((document != before)[..., None], 0)
+        to_end = to_end.masked_fill((document != document[..., -1:])[..., None], 0)
+        decay = decay * (document[..., -1:] == before)[..., None]  # a reset in the chunk ends the incoming state: masked, not decayed
+    y = reads.masked_fill(~may, 0) @ v
+    from_state = []
+    for from_n, decay_n, writes_n in zip(from_start.unbind(2), decay.unbind(2), (to_end.mT @ v).unbind(2), strict=True):
+        from_state.append(from_n @ S)
         S = torch.addcmul(writes_n, decay_n, S)
-
-    from_state = torch.stack([from_start[..., 0, :, :], from_start[..., 1, :, :] * last[..., 0, :, :].exp()], -3)
-    if reads_state is not None:
-        from_state = from_state.masked_fill(~reads_state, 0)
-    y = within @ v + (from_state.flatten(-3, -2) @ torch.stack(states, 2)).unflatten(-2, (2, BLOCK))
-    y = torch.stack([y[..., 0, :, :], y[..., 1, :, :] + across @ v[..., 0, :, :]], -3)
-    return y.flatten(2, 4)[:, :, :T].transpose(1, 2), S
+    return (y + torch.stack(from_state, 2)).flatten(2, 3)[:, :, :T].transpose(1, 2), S
 
 
 def _chunks(x: Tensor) -> Tensor:
-    """(B, T, H, K) -> (B, H, N, 2, 16, K), padded at the end with zeros: no key, no decay."""
-    return F.pad(x.transpose(1, 2), (0, 0, 0, -x.shape[1] % CHUNK)).unflatten(2, (-1, 2, BLOCK))
+    """(B, T, H, K) -> (B, H, N, 32, K), padded at the end with zeros: no key, no decay."""
+    return F.pad(x.transpose(1, 2), (0, 0, 0, -x.shape[1] % CHUNK)).unflatten(2, (-1, CHUNK))
+
+
+def _reads(q: Tensor, k: Tensor, b: Tensor) -> Tensor:
+    """q_i exp(b_i - b_j) k_j summed over channels, (..., 32, 32); where j > i it is anything, infinite too."""
+    q, k, b = (tensor.unflatten(-2, (2, BLOCK)) for tensor in (q, k, b))  # (..., 2, 16, K)
+    middle = b[..., BLOCK // 2 - 1 : BLOCK // 2, :]
+    within = (q * (b - middle).exp()) @ (k * (middle - b).exp()).mT  # (..., 2, 16, 16)
+    first, second = b[..., 0, :, :], b[..., 1, :, :]
+    edge = first[..., -1:, :]
+    across = (q[..., 1, :, :] * (second - edge).exp()) @ (k[..., 0, :, :] * (edge - first).exp()).mT
+    top = F.pad(within[..., 0, :, :], (0, BLOCK))
+    return torch.cat([top, torch.cat([across, within[..., 1, :, :]], -1)], -2)
 
 
 def _few_steps(q: Tensor, *rest: Tensor) -> str | None:

@@ -41,6 +41,7 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; weights and memory stay float32
     impl: str = "auto"
     threads: int = 2
+    keep_memory: bool = True  # freed memory stays with the process: faster, larger
     seed: int = 0
 
     def __post_init__(self) -> None:
