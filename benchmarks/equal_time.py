@@ -1,6 +1,6 @@
 """HGRN2, LSTM and a LLaMA-type transformer on one text for the same wall time, as one table.
 
-    python benchmarks/equal_time.py CORPUS --minutes 10 [--pairs FOLDER] [--documents blank] [--out FOLDER]
+    python benchmarks/equal_time.py [CORPUS] --minutes 10 [--pairs FOLDER] [--documents blank] [--tokenizer bpe] [--mixers hgrn2 lstm]
 
 Each model gets the time one after another, sizes chosen by the plan for it. Every result is a line of docs/results/equal_time.jsonl.
 """
@@ -24,16 +24,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--pairs", action="append", default=[])
     parser.add_argument("--documents", default="auto")
+    parser.add_argument("--mixers", nargs="+", default=MIXERS)
+    parser.add_argument("--tokenizer")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     options = parser.parse_args()
     made_by = to_dict(collect())
     found = []
-    for mixer in MIXERS:
+    for mixer in options.mixers:
         path = ritornello.run(
             options.corpus,
             minutes=options.minutes,
             mixer=mixer,
             documents=options.documents,
+            tokenizer=options.tokenizer,
             pairs=tuple(options.pairs),
             out=str(options.out / f"equal-{mixer}"),
         )

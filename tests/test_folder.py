@@ -93,5 +93,9 @@ def test_what_is_no_run_folder_says_so(tmp_path):
     (tmp_path / "inner" / "config.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match=r"did you mean .*inner\?"):
         folder.load(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text('{"format": 1, "corpus": 3}')
+    with pytest.raises(InputError, match="the table corpus is missing"):
+        folder.load(tmp_path / "empty")
     with pytest.raises(InputError, match="run folder format 99; this version reads format 1"):
         folder.load(tmp_path / "inner")

@@ -49,7 +49,7 @@ def load(path: str | Path) -> Loaded:
     """
     path = Path(path)
     config = read_config(path)
-    model = LM(from_dict(LMConfig, config.get("model"), "model"), impl=config.get("train", {}).get("impl", "auto"))
+    model = LM(from_dict(LMConfig, config.get("model"), "model"), impl=str(config["train"].get("impl", "auto")))
     if (path / "model.safetensors").exists():
         weights = read_tensors(path / "model.safetensors")[0]
     else:
@@ -89,6 +89,9 @@ def read_config(path: Path) -> dict[str, Any]:
     config = read_file(path / "config.json")
     if config.get("format") != FORMAT:
         raise InputError(f"{path}: run folder format {config.get('format')!r}; this version reads format {FORMAT}")
+    for name in ("corpus", "tokenizer", "model", "train", "evaluate"):
+        if not isinstance(config.get(name), dict):
+            raise InputError(f"{path / 'config.json'}: the table {name} is missing; restore the file or begin another run")
     return config
 
 

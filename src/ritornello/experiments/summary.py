@@ -1,6 +1,5 @@
 """A run in the terminal: its summary, and a list of runs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from ritornello import folder
 from ritornello.analysis.numerals import duration, nbytes, score
+from ritornello.config import read_file
 from ritornello.errors import InputError
 
 SUBTASKS_SHOWN = 12  # of a suite; more are counted, not listed
@@ -18,7 +18,7 @@ SUBTASKS_SHOWN = 12  # of a suite; more are counted, not listed
 def summary_data(path: Path) -> dict[str, Any]:
     """config.json and results.json of a run, the results None if it is not finished, and where training stands."""
     config = folder.read_config(path)
-    results = json.loads((path / "results.json").read_text(encoding="utf-8")) if (path / "results.json").exists() else None
+    results = read_file(path / "results.json") if (path / "results.json").exists() else None
     log = path / "log.jsonl"
     step = log.read_bytes().count(b"\n") if log.exists() else 0
     return {"path": str(path), "config": config, "step": step, "results": results}
