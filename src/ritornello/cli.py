@@ -181,7 +181,7 @@ def _parser() -> Parser:
         "--pairs", action="append", default=[], metavar="PATH", help="a JSON-lines file or a folder of them, such as BLiMP"
     )
     evaluate.add_argument("--text", action="append", default=[], metavar="FILE", help="text to predict: bits per byte and perplexity")
-    _add_protocol(evaluate)
+    _add_protocol(evaluate, "ritornello")
 
     show = _command(commands, "show", _show, "print what a run came to")
     show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
@@ -230,7 +230,7 @@ def _add_run(commands: Any) -> None:
     model.add_argument("--from", dest="start_from", metavar="RUN", help="begin with another run's weights and tokenizer")
     checks = run.add_argument_group("evaluation")
     checks.add_argument("--pairs", action="append", metavar="PATH", help="minimal pairs to score: a JSON-lines file or a folder of them")
-    _add_protocol(checks)
+    _add_protocol(checks, None)  # a recipe may say
     rest = run.add_argument_group("the rest")
     rest.add_argument("--recipe", type=Path, metavar="FILE", help="a .toml file with any of these settings")
     rest.add_argument("--out", metavar="RUN", help="the run's folder (default: the next free one in runs/)")
@@ -238,10 +238,10 @@ def _add_run(commands: Any) -> None:
     rest.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
 
-def _add_protocol(parser: Any) -> None:
+def _add_protocol(parser: Any, default: str | None) -> None:
     known = ("ritornello", "official-2024", "official-2025")
     meaning = "how minimal pairs are scored (default ritornello: all tokens after the beginning, no leading space)"
-    parser.add_argument("--protocol", choices=known, default="ritornello", help=meaning)
+    parser.add_argument("--protocol", choices=known, default=default, help=meaning)
 
 
 def _command(commands: Any, name: str, function: Any, summary: str, description: str | None = None) -> Parser:

@@ -128,7 +128,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) 
     """Tensors and a table of plain values as one safetensors file with a checksum."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(meta, sort_keys=True)
-    write_bytes(path, dump_tensors(tensors, {"meta": text, "sha256": _digest(tensors, text)}))
+    seal = json.dumps({"meta": text, "sha256": _digest(tensors, text)})
+    write_bytes(path, dump_tensors(tensors, {"ritornello": seal}))  # one key: the library writes several in any order
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -140,12 +141,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = parse_tensors(data)
         (size,) = struct.unpack("<Q", data[:8])
-        table = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    except (SafetensorError, ValueError, struct.error) as error:
-        raise InputError(f"{path}: damaged or not a safetensors file ({str(error).splitlines()[0]})") from error
-    if table.get("sha256") != _digest(tensors, table.get("meta", "")):
+        seal = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["ritornello"])
+        meta, sha256 = str(seal["meta"]), seal["sha256"]
+    except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise InputError(f"{path}: damaged or not a file of ours ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    if sha256 != _digest(tensors, meta):
         raise InputError(f"{path}: damaged: its checksum does not match its content")
-    return tensors, json.loads(table["meta"])
+    return tensors, json.loads(meta)
 
 
 def _digest(tensors: dict[str, Tensor], meta: str) -> str:

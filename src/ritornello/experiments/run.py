@@ -77,6 +77,7 @@ def prepare(asked: Request, console: Console, began: float) -> tuple[RunConfig, 
     fixed: dict[str, Any] = {"pairs": asked.pairs, "protocol": asked.protocol}
     if asked.steps is None:  # evaluation may take only so much of the time
         fixed["held_out_tokens"] = min(EvaluateConfig.held_out_tokens, round(20_000 * minutes))
+        fixed["validation_tokens"] = min(EvaluateConfig.validation_tokens, round(10_000 * minutes))
         fixed["ngram_tokens"] = min(EvaluateConfig.ngram_tokens, round(1_000_000 * minutes))
     checks = from_dict(EvaluateConfig, fixed | asked.evaluate, "evaluate")
     pair_tokens = sum(

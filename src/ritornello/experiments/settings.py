@@ -45,7 +45,7 @@ class EvaluateConfig:
     """What is measured, and on how much."""
 
     held_out_tokens: int = 200_000  # at most, at the end
-    validation_tokens: int = 16_384  # at most, each time during training
+    validation_tokens: int = 32_768  # at most, each time during training
     validations: int = 10  # times during training
     ngram_tokens: int = 40_000_000  # of training text for the n-gram baseline, at most
     sample_tokens: int = 160  # of each of the three samples

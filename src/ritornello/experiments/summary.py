@@ -12,8 +12,6 @@ from ritornello.analysis.numerals import duration, nbytes, score
 from ritornello.config import read_file
 from ritornello.errors import InputError
 
-SUBTASKS_SHOWN = 12  # of a suite; more are counted, not listed
-
 
 def summary_data(path: Path) -> dict[str, Any]:
     """config.json and results.json of a run, the results None if it is not finished, and where training stands."""
@@ -42,17 +40,14 @@ def summary(path: Path) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of a report as a table; of a suite with many subtasks only the means."""
+    """Rows of a report as a table; of a suite with subtasks only the means over them, the page has the rest."""
     shown = Table(box=None, pad_edge=False)
     for name in ("suite", "task", "metric", "by"):
         shown.add_column(name)
     for name in ("value", "n", "chance"):
         shown.add_column(name, justify="right")
-    tasks: dict[str, set[str]] = {}
     for row in rows:
-        tasks.setdefault(row["suite"], set()).add(row["task"])
-    for row in rows:
-        if len(tasks[row["suite"]]) > SUBTASKS_SHOWN and not row["task"].startswith("all"):
+        if not row["task"].startswith("all"):
             continue
         value = row["reason"] if row["value"] is None else score(row["metric"], row["value"], row["stderr"])
         chance = "" if row["chance"] is None else score(row["metric"], row["chance"])
