@@ -17,7 +17,9 @@ from ritornello.experiments.run import request
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split(" #")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.startswith("ritornello")]
+COMMANDS = [
+    line.split(" #")[0].strip() for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.startswith("ritornello")
+]
 TINY = {"steps": 2, "dim": 32, "layers": 2, "batch": 2, "length": 16, "evaluate": {"validations": 1, "sample_tokens": 4}}
 SMALL = ["--batch", "2", "--length", "16", "evaluate.validations=1", "evaluate.sample_tokens=4"]
 

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the interpreter's own flush does not fail again
         return 0
     except OSError as error:
-        print(f"ritornello: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        print(f"ritornello: {error.filename or 'the disk'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nritornello: stopped; a run goes on with: ritornello resume RUN", file=sys.stderr)

@@ -101,7 +101,7 @@ def checkpoints(path: Path) -> list[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Put a whole file in its place, durably, or leave what was there."""
+    """Put a whole file in its place, durably, or leave what was there and raise InputError."""
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
@@ -109,9 +109,9 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError:
+    except OSError as error:
         part.unlink(missing_ok=True)
-        raise
+        raise InputError(f"{path}: cannot be written: {error.strerror}; what was there before is untouched") from error
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_DIRECTORY)
         try:

@@ -267,6 +267,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(text, capsys):
     assert "file" in said
 
 
+def test_a_full_disk_is_one_line_and_the_run_can_go_on(text, capsys, monkeypatch):
+    """The disk fills up in the middle of training: the checkpoints there are whole, and with space again the run ends as it would have."""
+    whole = ritornello.run(text, out="whole", quiet=True, **SMALL)
+    write = folder.write_bytes
+
+    def fill(path, data):
+        if path.name == "step-00000008.safetensors":
+            raise InputError(f"{path}: cannot be written: No space left on device; what was there before is untouched")
+        write(path, data)
+
+    monkeypatch.setattr(folder, "write_bytes", fill)
+    code, _, said = main(capsys, "run", text, "--out", "out", *OPTIONS, "--checkpoint-every", "4", "--quiet")
+    assert code == 2
+    assert len(said.splitlines()) == 1
+    assert "step-00000008.safetensors: cannot be written: No space left on device" in said
+    monkeypatch.setattr(folder, "write_bytes", write)
+    assert main(capsys, "resume", "out", "--quiet")[0] == 0
+    assert (Path("out") / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
 def test_show_runs_and_generate_from_the_command_line(text, capsys):
     assert main(capsys, "run", text, *OPTIONS, "--quiet", "--json")[0] == 0
     path = next(Path("runs").iterdir())

@@ -20,6 +20,7 @@ from ritornello.model import LMConfig, parameters
 
 WIDTHS = (32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
 MOST_PASSES = 40
+MOST_WEIGHTS = 4  # for each token of the text; the law does not know that a large model learns a short text by heart
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def choose(
         tokens = min(flop / flop_per_token(weights), MOST_PASSES * unique)
         rows, pieces = batch_shape(tokens, unique, batch, length)
         loss = predicted_loss(weights, tokens, unique)
-        if best is None or loss < best[0]:
+        if best is None or (loss < best[0] and weights <= MOST_WEIGHTS * unique):
             best = loss, Shape(width, count, weights, tokens, rows, pieces, dropout(tokens / unique))
     assert best is not None, "the ladder has widths"
     return best[1]
