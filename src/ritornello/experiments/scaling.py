@@ -58,8 +58,8 @@ def depth(dim: int) -> int:
 
 
 def head_dim(dim: int) -> int:
-    """64 channels a head where that divides the width, else 32, else 16."""
-    return next(size for size in (64, 32, 16) if dim % size == 0)
+    """Channels a head: the largest number up to 64 that divides the width, an even one where there is one."""
+    return max(size for size in range(1, 65) if dim % size == 0 and (size % 2 == 0 or dim % 2))
 
 
 def choose(
