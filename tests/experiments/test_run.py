@@ -1,6 +1,7 @@
 """The whole way on a small text: a run folder as promised, resume after kill -9, bad input in one line."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 
 import ritornello
@@ -201,6 +203,23 @@ def test_nan_in_training_stops_and_names_the_step(text, capsys):
     assert "is not a finite number; try a smaller rate (--lr 3.3e+29); the last good checkpoint is out" in said
     assert len(said.splitlines()) == 1
     folder.read_tensors(folder.checkpoints(Path("out"))[-1])
+
+
+def test_an_imported_tokenizer_is_checked_on_the_text(text, capsys):
+    """One that knows lower-case words only loses this text: said, and bits per byte are counted on the text itself."""
+    raw = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: index for index, word in enumerate(["?", *sorted(set(WORDS))])}, unk_token="?")
+    )
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    raw.save("words.json")
+    code, _, said = main(capsys, "run", text, "--out", "out", "--tokenizer", "words.json", *OPTIONS)
+    assert code == 0, said
+    assert "words.json does not keep this text" in said
+    loaded = ritornello.load("out")
+    assert loaded.tokenizer.size == len(set(WORDS)) + 2
+    whole = ritornello.evaluate(loaded, text=[text]).rows[0]
+    total = whole.value * len(text.read_text().encode())  # bits of the text; each of its tokens is one of a few words
+    assert 0 < total < 2 * whole.n * math.log2(loaded.tokenizer.size)
 
 
 def test_minutes_write_everything_that_was_probed_before_step_1(text):
