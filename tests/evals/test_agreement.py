@@ -185,11 +185,11 @@ def test_what_is_lacking_is_said():
     del counts["themselves"]
     found = agreement_pairs(counts)
     assert set(found.pairs) == set(PHENOMENA) - {"reflexive"}
-    assert found.reason == "too few words for reflexive"
+    assert found.reason == "no agreement pairs of reflexive: the text holds too few words for them"
     del counts["that"], counts["this"], counts["every"], counts["each"], counts["one"]
     found = agreement_pairs(counts)
     assert found.pairs == {}
-    assert found.reason.endswith("of the technical list the text holds too few determiners")
+    assert found.reason.endswith("of common technical English words the text holds too few determiners")
     assert agreement_pairs({}).pairs == {}
     assert "English" in agreement_pairs({}).reason
 

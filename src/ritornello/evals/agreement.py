@@ -118,10 +118,10 @@ def agreement_pairs(counts: Mapping[str, int], *, min_count: int = 2, size: int 
     chosen, words = max(found.items(), key=lambda item: sum(_count(counts, *forms) for forms in item[1].agents + item[1].things))
     short = [kind for kind in Words._fields if kind not in ("reflexive", "selves") and len(getattr(words, kind)) < 2]
     if short:
-        return Agreement({}, f"agreement pairs need common English words; of the {chosen} list the text holds too few {', '.join(short)}")
+        return Agreement({}, f"no agreement pairs: of common {chosen} English words the text holds too few {', '.join(short)}")
     made = {name: _pairs(name, frame, words, counts, min_count, size, case) for name, frame in PHENOMENA.items()}
     lacking = [name for name, pairs in made.items() if len(pairs) < LEAST]
-    reason = f"too few words for {', '.join(lacking)}" if lacking else None
+    reason = f"no agreement pairs of {', '.join(lacking)}: the text holds too few words for them" if lacking else None
     return Agreement({name: pairs for name, pairs in made.items() if name not in lacking}, reason)
 
 

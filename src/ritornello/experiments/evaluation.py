@@ -45,7 +45,7 @@ def suites(config: EvaluateConfig, material: Material, console: Console) -> Suit
     texts = (text for _, text in islice(material.corpus.pieces("train"), COUNTED))
     made, reason = agreement_pairs(count_words(texts))
     if reason:
-        console.say(f"agreement pairs: {reason}")
+        console.say(reason)
     return {"agreement": made} if made else {}
 
 

@@ -97,11 +97,9 @@ def gather(request: Request, console: Console) -> Material:
     corpus = read_corpus(
         request.corpus, documents=request.documents, encoding=request.encoding, column=request.column, progress=console.progress
     )
-    parts = "documents" if len(corpus.train) + len(corpus.held_out) != 1 else "document"
-    console.say(
-        f"{corpus.name}: {corpus.words:,} words, {len(corpus.train):,} training {parts} (one a {corpus.documents}), "
-        f"{len(corpus.held_out):,} held out"
-    )
+    train, held_out = len(corpus.train), len(corpus.held_out)
+    documents = f"{train:,} training document{'s' * (train != 1)} (each a {corpus.documents})"
+    console.say(f"{corpus.name}: {corpus.words:,} words, {documents}, {held_out:,} held out")
     parent = None
     if request.start_from is not None:
         parent = from_dict(LMConfig, folder.read_config(Path(request.start_from)).get("model"), "model")
