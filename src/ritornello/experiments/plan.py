@@ -43,6 +43,8 @@ def plan(request: Request, material: Material, evaluate: EvaluateConfig, pair_to
     steps = request.steps or request.train.get("steps")
     if steps is not None:
         model, train = _fixed(request, material, steps)
+        trial = LM(model, train.impl)  # what cannot work, such as an unknown implementation, is said before anything is written
+        trial(torch.zeros(1, 1, dtype=torch.int64), trial.init_state(1))
     else:
         model, train = _probed(request, material, evaluate, pair_tokens, left)
     corpus = material.corpus

@@ -52,6 +52,11 @@ class EvaluateConfig:
     pairs: tuple[str, ...] = ()  # files or folders of minimal pairs
     protocol: Protocol = "ritornello"
 
+    def __post_init__(self) -> None:
+        for name in ("held_out_tokens", "validation_tokens", "validations", "ngram_tokens", "sample_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"evaluate.{name}: {getattr(self, name)} is less than 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ritornello.errors import InputError
 from ritornello.mixers.base import Context, Empty, Mixer, Place
 
 
@@ -19,7 +20,9 @@ class SwiGLU(Mixer):
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
-        hidden = config.hidden or -(-8 * dim // (3 * 64)) * 64
+        hidden = -(-8 * dim // (3 * 64)) * 64 if config.hidden is None else config.hidden
+        if hidden < 1:
+            raise InputError(f"SwiGLU hidden: {hidden} is less than 1; use 8/3 of dim, {8 * dim // 3}, or so")
         self.gate, self.up = nn.Linear(dim, hidden, bias=False), nn.Linear(dim, hidden, bias=False)
         self.down = nn.Linear(hidden, dim, bias=False)
         self.reset_parameters()
