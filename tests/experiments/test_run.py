@@ -1,5 +1,6 @@
 """The whole way on a small text: a run folder as promised, resume after kill -9, bad input in one line."""
 
+import contextlib
 import json
 import math
 import os
@@ -15,8 +16,11 @@ import torch
 
 import ritornello
 from ritornello import cli, folder
+from ritornello.config import from_dict
 from ritornello.errors import InputError
 from ritornello.experiments.run import request
+from ritornello.experiments.settings import RunConfig
+from ritornello.experiments.summary import summary
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
 RIT = [sys.executable, "-m", "ritornello.cli"]
@@ -308,6 +312,32 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(text, capsys, monkeypatch
     monkeypatch.setattr(folder, "write_bytes", write)
     assert main(capsys, "resume", "out", "--quiet")[0] == 0
     assert (Path("out") / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def spoiled(value, path=()):
+    """(where, the table with that one value replaced or gone), for every value in a nested table."""
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from (((key, *where), value | {key: table}) for where, table in spoiled(inner))
+        for other in (None, -1, 10**18, "x", [], {}, True, 1.5):
+            yield (key, repr(other)), value | {key: other}
+        yield (key, "gone"), {name: each for name, each in value.items() if name != key}
+
+
+def test_no_spoiled_config_gives_a_traceback(text):
+    path = ritornello.run(text, out="out", quiet=True, **SMALL)
+    config = json.loads((path / "config.json").read_text())
+    refused = 0
+    for where, table in spoiled(config):
+        if where[:2] in (("model", "vocab"), ("model", "dim")) and where[-1] == repr(10**18):
+            continue  # a model that no memory holds
+        (path / "config.json").write_text(json.dumps(table))
+        for read in (ritornello.load, lambda path: from_dict(RunConfig, folder.read_config(path)), summary):
+            with contextlib.suppress(InputError):
+                read(path)
+                refused -= 1
+            refused += 1
+    assert refused > 500
 
 
 def test_show_runs_and_generate_from_the_command_line(text, capsys):

@@ -9,13 +9,14 @@ from rich.table import Table
 
 from ritornello import folder
 from ritornello.analysis.numerals import duration, nbytes, score
-from ritornello.config import read_file
+from ritornello.config import from_dict, read_file, to_dict
 from ritornello.errors import InputError
+from ritornello.experiments.settings import RunConfig
 
 
 def summary_data(path: Path) -> dict[str, Any]:
     """config.json and results.json of a run, the results None if it is not finished, and where training stands."""
-    config = folder.read_config(path)
+    config = to_dict(from_dict(RunConfig, folder.read_config(path)))
     results = read_file(path / "results.json") if (path / "results.json").exists() else None
     log = path / "log.jsonl"
     step = log.read_bytes().count(b"\n") if log.exists() else 0
@@ -30,13 +31,18 @@ def summary(path: Path) -> str:
         return "\n".join(
             [*lines, f"Not finished: step {data['step']:,} of {data['config']['train']['steps']:,}; go on with: ritornello resume {path}"]
         )
-    cost = data["results"]["cost"]
-    spent = (
+    try:
+        return "\n".join([*lines, "", table(data["results"]["rows"]), _cost(data["results"]["cost"]), f"page: {path / 'report.html'}"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path / 'results.json'}: damaged ({type(error).__name__}: {error}); restore it") from error
+
+
+def _cost(cost: dict[str, Any]) -> str:
+    return (
         f"{cost['parameters']:,} parameters, {cost['train_tokens_per_second']:,.0f} tokens/s in training, "
         f"{cost['generate_tokens_per_second']:,.0f} in writing, {duration(cost['seconds']['total'])} in all; state of a sequence at a "
         f"million tokens: {nbytes(cost['state_bytes']['1000000'])} (a transformer's: {nbytes(cost['kv_bytes']['1000000'])})"
     )
-    return "\n".join([*lines, "", table(data["results"]["rows"]), spent, f"page: {path / 'report.html'}"])
 
 
 def table(rows: list[dict[str, Any]]) -> str:
