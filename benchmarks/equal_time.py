@@ -41,6 +41,7 @@ def main() -> None:
             out=str(options.out / f"equal-{mixer}"),
         )
         found.append(line(path) | {"made_by": made_by})
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
         with open(RESULTS, "a", encoding="utf-8") as file:
             file.write(json.dumps(found[-1]) + "\n")
     print(table(found))
