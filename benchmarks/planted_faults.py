@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +24,7 @@ FAULTS = [  # name, file, the line as it is, the line as it is not
     ("reset: the chunk form's state ignores it", "ops/outer.py", "decay = decay * (document[..., -1:] == before)[..., None]", "decay = decay * 1"),
     ("reset: tokens read across documents inside a chunk", "ops/outer.py", "may = may & (document[..., :, None] == document[..., None, :])", "may = may & True"),
     ("reset: the loop resets after the token, not before", "ops/outer.py", "reset.unbind(1) if reset is not None", "reset.roll(1, 1).unbind(1) if reset is not None"),
-    ("reset: lstm goes on where a document begins", "mixers/lstm.py", "torch.where(fresh, 0, leaf[row])", "leaf[row]"),
+    ("reset: lstm goes on where a document begins", "mixers/lstm.py", "torch.where(fresh, 0, h[row])", "h[row]"),
     ("reset: attention sees the document before", "mixers/attention.py", "live = live & (document == 0)[:, :, None]", "live = live & (document >= 0)[:, :, None]"),
     ("decay: the chunk form forgets too slowly between chunks", "ops/outer.py", "last.exp().mT", "(last / 2).exp().mT"),
     ("decay: the loop decays after it writes", "ops/outer.py", "S = decay[..., None] * S + k_t[..., None] * v_t[..., None, :]", "S = decay[..., None] * (S + k_t[..., None] * v_t[..., None, :])"),
@@ -33,23 +34,28 @@ FAULTS = [  # name, file, the line as it is, the line as it is not
 ]  # fmt: skip
 
 
+def noticed(fault: tuple[str, str, str, str]) -> list[str]:
+    """The names of the tests that fail under a fault."""
+    _, file, right, wrong = fault
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(ROOT / "src", Path(scratch, "src"))
+        path = Path(scratch, "src", "ritornello", file)
+        source = path.read_text(encoding="utf-8")
+        if source.count(right) != 1:
+            raise SystemExit(f"{file}: expected {right!r} once, found it {source.count(right)} times")
+        path.write_text(source.replace(right, wrong), encoding="utf-8")
+        words = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *TESTS]
+        environment = os.environ | {"PYTHONPATH": f"{scratch}/src"}
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return sorted({line.split("::")[1].split(" ")[0].split("[")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")})
+
+
 def main() -> None:
     unnoticed = 0
-    for name, file, right, wrong in FAULTS:
-        with tempfile.TemporaryDirectory() as scratch:
-            shutil.copytree(ROOT / "src", Path(scratch, "src"))
-            path = Path(scratch, "src", "ritornello", file)
-            source = path.read_text(encoding="utf-8")
-            if source.count(right) != 1:
-                raise SystemExit(f"{file}: expected {right!r} once, found it {source.count(right)} times")
-            path.write_text(source.replace(right, wrong), encoding="utf-8")
-            words = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *TESTS]
-            done = subprocess.run(
-                words, cwd=ROOT, env=os.environ | {"PYTHONPATH": f"{scratch}/src"}, capture_output=True, text=True, check=False
-            )
-        failed = sorted({line.split("::")[1].split(" ")[0].split("[")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")})
-        unnoticed += not failed
-        print(f"{name}: {', '.join(failed) if failed else 'NOT NOTICED'}", flush=True)
+    with ThreadPoolExecutor(2) as pool:
+        for (name, *_), failed in zip(FAULTS, pool.map(noticed, FAULTS), strict=True):
+            unnoticed += not failed
+            print(f"{name}: {', '.join(failed) if failed else 'NOT NOTICED'}", flush=True)
     sys.exit(bool(unnoticed))
 
 

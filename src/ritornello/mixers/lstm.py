@@ -3,12 +3,14 @@
     i, f, o = sigmoid(...)    g = tanh(...)    each of W x_t + U h_{t-1} + b
     c_t = f * c_{t-1} + i * g      y_t = h_t = o * tanh(c_t)
 
-torch cannot reset inside a call, so a piece with resets runs its documents as one packed batch.
+torch cannot reset inside a call. A piece with few resets is cut where they are; one with many runs its documents as one packed
+batch, which torch computes without its fastest kernel.
 
 Source: Hochreiter and Schmidhuber 1997; the forget gate is Gers et al. 2000.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ritornello.mixers.base import Context, Mixer, Place
+
+FEW = 4  # tokens between cuts, at least on average, for cutting to be the faster way
 
 
 class State(NamedTuple):
@@ -47,16 +51,26 @@ class LSTM(Mixer):
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         if x.shape[1] == 0:
             return x, state
-        reset, dtype = context.reset, next(self.parameters()).dtype
+        dtype = next(self.parameters()).dtype
         with torch.autocast(x.device.type, enabled=False):  # torch's kernels want one dtype throughout: the weights'
-            y, h, c = self._plain(x.to(dtype), state) if reset is None else self._packed(x.to(dtype), state, reset)
+            y, h, c = self._run(x.to(dtype), state.h.to(dtype), state.c.to(dtype), context.reset)
         return y.to(x.dtype), State(h.to(state.h.dtype), c.to(state.c.dtype))
 
-    def _plain(self, x: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
-        y, (h, c) = self.lstm(x, (state.h[None].to(x.dtype), state.c[None].to(x.dtype)))
-        return y, h[0], c[0]
+    def _run(self, x: Tensor, h: Tensor, c: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        if reset is None:
+            y, (h, c) = self.lstm(x, (h[None], c[None]))
+            return y, h[0], c[0]
+        places = reset.any(0).nonzero()[:, 0].tolist()
+        if len(places) * FEW > x.shape[1]:
+            return self._packed(x, h, c, reset)
+        outputs, bounds = [], sorted({0, *places, x.shape[1]})
+        for start, end in pairwise(bounds):
+            fresh = reset[:, start, None]
+            y, h, c = self._run(x[:, start:end], torch.where(fresh, 0, h), torch.where(fresh, 0, c), None)
+            outputs.append(y)
+        return torch.cat(outputs, 1), h, c
 
-    def _packed(self, x: Tensor, state: State, reset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _packed(self, x: Tensor, h: Tensor, c: Tensor, reset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Each run of tokens between resets is a sequence of its own; the longest come first, as packing wants."""
         B, T, _ = x.shape
         starts = reset.clone()
@@ -71,7 +85,7 @@ class LSTM(Mixer):
         alive = step < lengths  # (longest, N)
         position = ((row * T + begin) + step)[alive]  # into the flattened (B * T), in packed order
         fresh = reset[row, begin][:, None]
-        h, c = (torch.where(fresh, 0, leaf[row]).to(x.dtype) for leaf in state)
+        h, c = torch.where(fresh, 0, h[row]), torch.where(fresh, 0, c[row])
         packed = PackedSequence(x.flatten(0, 1)[position], alive.sum(1).cpu())
         out, (h, c) = self.lstm(packed, (h[None], c[None]))
         y = torch.empty_like(x).flatten(0, 1).index_copy(0, position, out.data).view_as(x)
