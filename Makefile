@@ -5,7 +5,7 @@ PYTHON := $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(EXTRA_PIP_ARGS)
 
-.PHONY: demo test lint parity figures clean
+.PHONY: demo test lint parity clean
 
 demo: .venv/ready  ## from nothing to a finished report in a few minutes
 	$(BIN)/ritornello run --minutes 3 --tokenizer bpe

@@ -358,6 +358,7 @@ def test_show_runs_and_generate_from_the_command_line(text, capsys):
     assert code == 0
     rows = json.loads(out)["rows"]
     assert {row["suite"] for row in rows} == {"pairs", "text.txt"}
+    assert {name: len(digest) for name, digest in json.loads(out)["made_by"]["data"].items()} == {"pairs.jsonl": 64, "text.txt": 64}
 
 
 def test_dry_run_prints_a_plan_and_makes_nothing(text, capsys):

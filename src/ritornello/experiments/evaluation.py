@@ -84,13 +84,17 @@ def evaluate(
         raise InputError("nothing to evaluate: give --pairs or --text")
     console = console or Console(quiet=True)
     rows: list[Row] = []
+    data: dict[str, str] = {}
     for path in map(Path, pairs):
         subtasks = read_pairs(path, console.say)
         console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {path.name}")
         rows += score_pairs(loaded.model, loaded.tokenizer, subtasks, protocol, suite=path.name.removesuffix(".jsonl"))
+        data |= {file.name: provenance.sha256(file) for file in ([path] if path.is_file() else sorted(path.iterdir())) if file.is_file()}
     for spec in map(str, text):
-        rows += _text_rows(loaded, read_corpus(spec, progress=console.progress), Path(spec).name, console)
-    return Report(tuple(rows), provenance.collect({name: "" for name in map(str, (*pairs, *text))}))
+        corpus = read_corpus(spec, progress=console.progress)
+        rows += _text_rows(loaded, corpus, Path(spec).name, console)
+        data |= corpus.sources
+    return Report(tuple(rows), provenance.collect(data))
 
 
 def _text_rows(loaded: Loaded, corpus: Corpus, name: str, console: Console) -> tuple[Row, ...]:
@@ -152,7 +156,7 @@ def _held_out(model: LM, config: RunConfig, material: Material, console: Console
 
 
 def _ngram(config: RunConfig, material: Material, sample: Sample) -> tuple[str, Tensor]:
-    """The baseline's name and its nats (N,) of the sample, fitted on all training text or on its first documents."""
+    """The baseline's name and its nats (N,) of the sample, fitted on all training text or on documents spread over it."""
     ids, ends = material.train
     limit, part = config.evaluate.ngram_tokens, ""
     if len(ids) > limit:
