@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ritornello.errors import unknown
+from ritornello.state import State, named_leaves
 
 
-def always(*inputs: Tensor) -> None:
+def always(*inputs: Tensor | None) -> None:
     """Nothing speaks against this implementation."""
 
 
@@ -37,22 +38,26 @@ class Implementation:
 
 
 class Op:
-    """Named implementations of one formula. Calling it runs one of them.
+    """Named implementations of one formula: run(*inputs, state, reset) -> (y, state). Calling the op runs one of them.
 
-    Autocast is off inside; inputs are cast to the accumulators' dtype and outputs back to the first input's.
-    A reset (B, T) starts a row from a fresh state before that token.
+    Autocast is off inside; inputs are cast to the dtype of the state's floating leaves and outputs back to the first
+    input's. An input may be None where the formula lets it be absent. A reset (B, T) starts a row from a fresh state
+    before that token.
     """
 
     def __init__(self, name: str, implementations: dict[str, Implementation]):
         self.name, self.implementations = name, implementations
 
-    def __call__(self, *inputs: Tensor, state: Tensor, reset: Tensor | None = None, impl: str = "auto") -> tuple[Tensor, Any]:
+    def __call__(self, *inputs: Tensor | None, state: State, reset: Tensor | None = None, impl: str = "auto") -> tuple[Tensor, Any]:
+        first = inputs[0]
+        assert first is not None, f"{self.name}: the first input cannot be absent"
         run = self.implementations[self.choose(*inputs, impl=impl)].load()
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            y, state = run(*(tensor.to(state.dtype) for tensor in inputs), state, reset)
-        return y.to(inputs[0].dtype), state
+        dtype = next(leaf.dtype for _, leaf in named_leaves(state) if leaf.is_floating_point())
+        with torch.autocast(first.device.type, enabled=False):
+            y, state = run(*(None if tensor is None else tensor.to(dtype) for tensor in inputs), state, reset)
+        return y.to(first.dtype), state
 
-    def choose(self, *inputs: Tensor, impl: str = "auto") -> str:
+    def choose(self, *inputs: Tensor | None, impl: str = "auto") -> str:
         """The name of the implementation that would run. InputError if `impl` is not one of ours."""
         if impl == "auto":
             return next(name for name, each in self.implementations.items() if each.against(*inputs) is None)
@@ -60,8 +65,8 @@ class Op:
             raise unknown("implementation", impl, self.implementations)
         return impl
 
-    def explain(self, *inputs: Tensor) -> str:
-        """One line, such as "chunk; loop: needs 8 steps a token"."""
+    def explain(self, *inputs: Tensor | None) -> str:
+        """One line, such as "chunk; loop: comes after chunk"."""
         chosen = self.choose(*inputs)
         said = [
             f"{name}: {each.against(*inputs) or 'comes after ' + chosen}" for name, each in self.implementations.items() if name != chosen
