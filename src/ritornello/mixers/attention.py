@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ritornello.errors import InputError, divide
 from ritornello.mixers.base import Context, Mixer, Place
+from ritornello.mixers.rotary import positions, rotate
 
 
 class State(NamedTuple):
@@ -53,7 +54,7 @@ class Attention(Mixer):
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         B, T, _ = x.shape
         S = state.k.shape[1]
-        document, position = _positions(state.seen, context.reset, T)
+        document, position = positions(state.seen, context.reset, T)
         q, k, v = (linear(x).unflatten(-1, (self.heads, self.head_dim)) for linear in (self.q, self.k, self.v))
         q, k = (rotate(tensor, position, self.config.rope_base) for tensor in (q, k))
         keys, values = torch.cat([state.k, k.to(state.k.dtype)], 1), torch.cat([state.v, v.to(state.v.dtype)], 1)
@@ -73,15 +74,6 @@ class Attention(Mixer):
         return self.out(y.transpose(1, 2).flatten(-2)), _keep(keys, values, state.seen, document, position)
 
 
-def _positions(seen: Tensor, reset: Tensor | None, T: int) -> tuple[Tensor | None, Tensor]:
-    """Which document of the piece each token belongs to, (B, T), 0 going on from before; and its position in it, (B, T)."""
-    step = torch.arange(T, device=seen.device)
-    if reset is None:
-        return None, seen[:, None] + step
-    start = torch.where(reset, step, -1).cummax(1).values  # of the token's document in this piece, -1: before it
-    return reset.cumsum(1), torch.where(start < 0, seen[:, None] + step, step - start)
-
-
 def _keep(keys: Tensor, values: Tensor, seen: Tensor, document: Tensor | None, position: Tensor) -> State:
     """The state after a piece. What a reset forgot is zeroed, and entries that no row needs are dropped."""
     if document is None or position.shape[1] == 0:
@@ -91,14 +83,3 @@ def _keep(keys: Tensor, values: Tensor, seen: Tensor, document: Tensor | None, p
     keys, values = keys[:, -size:], values[:, -size:]
     forgotten = (torch.arange(size, 0, -1, device=seen.device) > seen[:, None])[:, :, None, None]
     return State(keys.masked_fill(forgotten, 0), values.masked_fill(forgotten, 0), seen)
-
-
-def rotate(x: Tensor, position: Tensor, base: float) -> Tensor:
-    """Turn channel pairs (i, i + d/2) of x (B, T, H, d) by position (B, T) times base^(-2i/d); angles in float32 or wider."""
-    half = x.shape[-1] // 2
-    wide = torch.promote_types(x.dtype, torch.float32)
-    rates = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
-    angle = (position[..., None] * rates)[:, :, None]  # (B, T, 1, d/2)
-    cos, sin = angle.cos(), angle.sin()
-    a, b = x.to(wide).split(half, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
