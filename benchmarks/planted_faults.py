@@ -27,7 +27,7 @@ FAULTS = [  # name, file, the line as it is, the line as it is not
     ("reset: lstm goes on where a document begins", "mixers/lstm.py", "torch.where(fresh, 0, h[row])", "h[row]"),
     ("reset: attention sees the document before", "mixers/attention.py", "live = live & (document == 0)[:, :, None]", "live = live & (document >= 0)[:, :, None]"),
     ("decay: the chunk form forgets too slowly between chunks", "ops/outer.py", "last.exp().mT", "(last / 2).exp().mT"),
-    ("decay: the loop decays after it writes", "ops/outer.py", "S = decay[..., None] * S + k_t[..., None] * v_t[..., None, :]", "S = decay[..., None] * (S + k_t[..., None] * v_t[..., None, :])"),
+    ("decay: the loop decays after it writes", "ops/outer.py", "S = decay[..., None] * S + write", "S = decay[..., None] * (S + write)"),
     ("decay: the gate's floor is missing in upper layers", "mixers/hgrn2.py", "rise.cumsum(0) - rise[0]", "rise.cumsum(0) * 0"),
     ("rows: attention mixes up the rows' ages", "mixers/attention.py", "live = (age <= state.seen[:, None])", "live = (age <= state.seen[:1, None])"),
     ("causal: attention sees one token ahead", "mixers/attention.py", "device=x.device).tril().expand(B, T, T)", "device=x.device).tril(1).expand(B, T, T)"),

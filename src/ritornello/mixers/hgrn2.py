@@ -62,7 +62,7 @@ class HGRN2(Mixer):
         q = nn.functional.silu(self.q(x)) * self.head_dim**-0.5
         key, log_decay = forget(self.f(x), floor)
         q, key, log_decay, v = (tensor.unflatten(-1, (self.heads, self.head_dim)) for tensor in (q, key, log_decay, self.v(x)))
-        y, S = outer(q, key, v, log_decay, state=state.S, reset=context.reset, impl=context.impl)
+        y, S = outer(q, key, v, log_decay, None, state=state.S, reset=context.reset, impl=context.impl)
         return self.out(self.norm(y.flatten(-2).to(x.dtype))), State(S)
 
 
