@@ -222,7 +222,10 @@ def _add_run(commands: Any) -> None:
     )
     text.add_argument("--vocab", type=int, metavar="N", help="size of a bpe vocabulary")
     model = run.add_argument_group("the model")
-    model.add_argument("--mixer", metavar="NAME", help=f"{TIME_MIXERS} (default hgrn2)")
+    model.add_argument(
+        "--mixer", metavar="NAME", help=f"layers from bottom to top, such as 'hgrn2*5 attention', of {TIME_MIXERS} (default hgrn2)"
+    )
+    model.add_argument("--channel", metavar="NAME", help=f"{', '.join(sorted(CHANNEL))} or none (default swiglu)")
     for name, meaning in (("dim", "channels"), ("layers", "blocks"), ("batch", "rows of an update"), ("length", "tokens of a row")):
         model.add_argument(f"--{name}", type=int, metavar="N", help=meaning)
     model.add_argument("--lr", type=float, metavar="X", help="peak learning rate")

@@ -1,21 +1,25 @@
 """A language model: embedding, blocks of a time mixer and a channel mixer, norm, head.
 
-    x = x + time(norm(x));  x = x + channel(norm(x))        for each block (pre-norm, RMSNorm)
+    x = x + time(norm(x));  x = x + channel(norm(x))        for each block (pre-norm)
+
+With dense wiring a block reads, instead of the output of the one below, a linear map of the embedding and the outputs
+of all blocks below (Ding et al. 2018, arXiv:1802.00889, densely connected LSTMs).
 
 The state goes in and comes out; `forward` on one token is decoding, on a text it is training.
 """
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from ritornello.errors import InputError
+from ritornello.errors import InputError, unknown
 from ritornello.mixers import CHANNEL, MIXERS, mixer
 from ritornello.mixers.base import Context, Empty, Mixer, Place
-from ritornello.state import State, named_leaves
+from ritornello.ops.op import IMPLS
+from ritornello.state import State, named_leaves, nbytes
 
 
 class CausalLM(Protocol):
@@ -32,6 +36,12 @@ class LMConfig:
     layers: tuple[str, ...] = ("hgrn2",) * 4  # time mixers from bottom to top, names into `mixers`
     channel: str | None = "swiglu"  # the channel mixer of every block; None: no channel mixing
     mixers: dict[str, Mixer.Config] = field(default_factory=dict)  # settings by mixer name; absent: the mixer's defaults
+    wiring: Literal["residual", "dense"] = "residual"
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-6
+    embedding_norm: bool = False  # a norm on the embedding, as in RWKV
+    embedding_scale: bool = False  # embeddings times the square root of dim, as in Griffin
+    softcap: float | None = None  # logits are kept within this: cap * tanh(logits / cap), as in Griffin
     tied: bool = True  # head and embedding share their weights
     dropout: float = 0.0  # on the embedding and on each mixer's output
 
@@ -44,6 +54,9 @@ class LMConfig:
             raise InputError(f"model: vocab {self.vocab}, dim {self.dim} and {len(self.layers)} layers must all be at least 1")
         if not 0 <= self.dropout < 1:
             raise InputError(f"model.dropout: {self.dropout} is not in [0, 1)")
+        for name in ("norm_eps", "softcap"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"model.{name}: {getattr(self, name)} is not a positive number")
         for name in self.layers:
             mixer(name)
             if name in CHANNEL:
@@ -63,11 +76,14 @@ class Block(nn.Module):
     def __init__(self, config: LMConfig, place: Place):
         super().__init__()
         name = config.layers[place.index]
-        self.time_norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.inlet = None
+        if config.wiring == "dense":
+            self.inlet = nn.Linear((1 + place.index) * config.dim, config.dim, bias=False)
+        self.time_norm = _norm(config)
         self.time = mixer(name)(config.dim, config.mixers.get(name, mixer(name).Config()), place)
         self.channel = None
         if config.channel is not None:
-            self.channel_norm = nn.RMSNorm(config.dim, eps=1e-6)
+            self.channel_norm = _norm(config)
             own = config.mixers.get(config.channel, mixer(config.channel).Config())
             self.channel = mixer(config.channel)(config.dim, own, Place(place.index, place.count, place.index, place.count))
         self.drop = nn.Dropout(config.dropout)
@@ -75,7 +91,9 @@ class Block(nn.Module):
     def init_state(self, batch: int) -> BlockState:
         return BlockState(self.time.init_state(batch), self.channel.init_state(batch) if self.channel else Empty())
 
-    def forward(self, x: Tensor, state: BlockState, context: Context) -> tuple[Tensor, BlockState]:
+    def forward(self, below: list[Tensor], state: BlockState, context: Context) -> tuple[Tensor, BlockState]:
+        """The outputs of everything below, embedding first, each (B, T, D), to this block's output and state."""
+        x = below[-1] if self.inlet is None else self.inlet(torch.cat(below, -1))
         y, time = self.time(self.time_norm(x), state.time, context)
         x = x + self.drop(y)
         if self.channel is None:
@@ -89,11 +107,14 @@ class LM(nn.Module):
 
     def __init__(self, config: LMConfig, impl: str = "auto"):
         super().__init__()
+        if impl not in IMPLS:
+            raise unknown("implementation", impl, IMPLS)
         self.config, self.impl = config, impl
         self.embedding = nn.Embedding(config.vocab, config.dim)
+        self.embedding_norm = _norm(config) if config.embedding_norm else None
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, place) for place in places(config.layers))
-        self.norm = nn.RMSNorm(config.dim, eps=1e-6)
+        self.norm = _norm(config)
         self.head = nn.Linear(config.dim, config.vocab, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.head.weight, std=0.02)
@@ -106,23 +127,37 @@ class LM(nn.Module):
 
     def features(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""
-        x = self.drop(tokens if tokens.is_floating_point() else self.embedding(tokens))
-        context = Context(reset, self.impl)
-        after = []
+        x = tokens if tokens.is_floating_point() else self.embedding(tokens)
+        if self.config.embedding_scale:
+            x = x * self.config.dim**0.5
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        outputs, after, context = [self.drop(x)], [], Context(reset, self.impl)
         for block, before in zip(self.blocks, state, strict=True):
-            x, block_state = block(x, before, context)
+            x, block_state = block(outputs, before, context)
+            outputs = [*outputs, x] if self.config.wiring == "dense" else [x]
             after.append(block_state)
-        return self.norm(x), tuple(after)
+        return self.norm(outputs[-1]), tuple(after)
 
     def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Logits (B, T, vocab) for the token after each, and the state after the last."""
         x, state = self.features(tokens, state, reset)
-        return self.head(x), state
+        logits, cap = self.head(x), self.config.softcap
+        return (logits if cap is None else cap * torch.tanh(logits / cap)), state
+
+    @property
+    def causal(self) -> bool:
+        """Whether no output sees a later token, as predicting the next one requires."""
+        return all("causal" in mixer(name).laws for name in self.config.layers)
 
     @property
     def grows(self) -> bool:
         """Whether the state grows with time (some layer keeps its whole past)."""
         return any(mixer(name).grows for name in self.config.layers)
+
+
+def _norm(config: LMConfig) -> nn.Module:
+    return (nn.RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.dim, eps=config.norm_eps)
 
 
 def places(layers: tuple[str, ...]) -> list[Place]:
@@ -144,6 +179,7 @@ def state_nbytes(config: LMConfig, tokens: int) -> int:
         state = LM(config).init_state(1)
     total = 0
     for kind, block in zip(config.layers, state, strict=True):
+        total += nbytes(block.channel)
         for name, leaf in named_leaves(block.time):
             shape = (1, tokens, *leaf.shape[2:]) if name in mixer(kind).grows else leaf.shape
             total += math.prod(shape) * leaf.element_size()

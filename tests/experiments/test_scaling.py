@@ -23,7 +23,7 @@ def test_more_computation_buys_wider_models_on_more_tokens():
     assert all(shape.dim in scaling.WIDTHS for shape in shapes)
     assert [shape.tokens for shape in shapes] == sorted(shape.tokens for shape in shapes)
     for shape in shapes:
-        weights = parameters(scaling.model_config(8192, shape.dim, ("hgrn2",) * shape.layers), embedding=False) + 8192 * shape.dim
+        weights = parameters(scaling.model_config(8192, shape.dim, shape.layers), embedding=False) + 8192 * shape.dim
         assert shape.weights == weights
 
 
@@ -36,8 +36,8 @@ def test_a_short_text_gets_a_small_model_and_not_a_thousand_passes():
 
 
 def test_what_is_given_is_kept():
-    shape = scaling.choose(1e13, 10**7, 257, kind="lstm", dim=200, layers=3, batch=5, length=77)
-    assert (shape.dim, shape.layers, shape.batch, shape.length) == (200, 3, 5, 77)
+    shape = scaling.choose(1e13, 10**7, 257, pattern="lstm", dim=200, layers=3, batch=5, length=77)
+    assert (shape.dim, shape.layers, shape.batch, shape.length) == (200, ("lstm",) * 3, 5, 77)
     assert shape.steps == round(shape.tokens / (5 * 77))
 
 

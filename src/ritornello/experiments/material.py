@@ -103,7 +103,7 @@ def gather(request: Request, console: Console) -> Material:
     parent = None
     if request.start_from is not None:
         parent = from_dict(LMConfig, folder.read_config(Path(request.start_from)).get("model"), "model")
-        for name in ("mixer", "dim", "layers", "tokenizer", "vocab"):
+        for name in ("mixer", "channel", "dim", "layers", "tokenizer", "vocab"):
             if getattr(request, name) is not None:
                 raise InputError(f"--{name} cannot go with --from: {request.start_from} brings its model and tokenizer")
         tokenizer, kind = load_tokenizer(Path(request.start_from) / "tokenizer.json"), "from " + request.start_from

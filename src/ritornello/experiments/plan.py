@@ -17,6 +17,7 @@ from ritornello.experiments import scaling
 from ritornello.experiments.machine import keep_freed_memory
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import CorpusConfig, EvaluateConfig, Request, RunConfig, TokenizerConfig
+from ritornello.mixers.layers import describe
 from ritornello.model import LM, LMConfig, parameters
 from ritornello.provenance import cores
 from ritornello.train.loop import TrainConfig, Trainer
@@ -128,7 +129,8 @@ def _shape(request: Request, material: Material, flop: float, batch: int | None,
         flop,
         material.unique,
         material.tokenizer.size,
-        kind=request.mixer or "hgrn2",
+        pattern=request.mixer or "hgrn2",
+        channel=request.channel_name,
         dim=parent.dim if parent else request.model.get("dim", request.dim),
         layers=len(parent.layers) if parent else len(request.model["layers"]) if "layers" in request.model else request.layers,
         batch=request.train.get("batch", batch),
@@ -143,9 +145,8 @@ def _configs(
     if material.parent is not None:
         model = replace(material.parent, dropout=request.model.get("dropout", shape.dropout))
     else:
-        kind = request.mixer or "hgrn2"
-        layers = tuple(request.model.get("layers", (kind,) * shape.layers))
-        planned = scaling.model_config(material.tokenizer.size, shape.dim, layers, shape.dropout)
+        layers = tuple(request.model.get("layers", shape.layers))
+        planned = scaling.model_config(material.tokenizer.size, shape.dim, layers, shape.dropout, request.channel_name)
         model = from_dict(LMConfig, _merged(to_dict(planned), request.model), "model")
     if model.vocab < material.tokenizer.size:
         raise InputError(f"model.vocab: {model.vocab} is less than the tokenizer's {material.tokenizer.size} ids")
@@ -236,10 +237,10 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _sentence(model: LMConfig, train: TrainConfig, material: Material, request: Request, probed: bool) -> str:
     """The plan in one sentence."""
     passes = train.steps * train.batch * train.length / material.unique
-    layers = " + ".join(f"{model.layers.count(kind)} {kind}" for kind in dict.fromkeys(model.layers))
     start = f" that goes on from {request.start_from}" if request.start_from else ""
     machine = f"{train.threads} thread{'s' * (train.threads > 1)}, {train.precision}"
     why = f"fits {request.minutes or 3.0:g} minutes on this machine ({machine})" if probed else "was asked for"
+    layers = describe(model.layers)
     return (
         f"A model of {parameters(model) / 1e6:.2f}M parameters ({layers}, {model.dim} wide){start} trains for {train.steps:,} steps "
         f"of {train.batch} x {train.length} tokens, {passes:.1f} passes over the {material.corpus.words:,} words of "

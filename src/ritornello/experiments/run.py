@@ -5,6 +5,7 @@ resume(path)                                        after a stop of any kind
 """
 
 import contextlib
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def _new_folder(asked: Request) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         return path
     stem = Path(asked.corpus or "python-docs").name.split(".")[0].strip("*? ") or "text"
-    base = Path("runs") / f"{stem}-{asked.mixer or 'hgrn2'}"
+    base = Path("runs") / f"{stem}-{re.sub(r'[^a-z0-9]+', '-', asked.mixer or 'hgrn2').strip('-')}"
     for number in range(1, 10_000):
         path = base.with_name(f"{base.name}-{number}")
         try:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ritornello.config import from_dict
 from ritornello.errors import InputError
 from ritornello.mixers import mixer
+from ritornello.mixers.layers import expand
 from ritornello.model import LMConfig, parameters
 
 WIDTHS = (32, 48, 64, 96, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024)
@@ -28,7 +29,7 @@ class Shape:
     """A model's size and what one update sees."""
 
     dim: int
-    layers: int
+    layers: tuple[str, ...]
     weights: int  # that multiply: all but the embedding table, the head included
     tokens: float  # to train on in all
     batch: int
@@ -67,22 +68,27 @@ def choose(
     unique: int,
     vocab: int,
     *,
-    kind: str = "hgrn2",
+    pattern: str = "hgrn2",
+    channel: str | None = "swiglu",
     dim: int | None = None,
     layers: int | None = None,
     batch: int | None = None,
     length: int | None = None,
 ) -> Shape:
-    """The best shape for `flop` of computation on `unique` tokens of text; what is given is kept."""
+    """The best shape for `flop` of computation on `unique` tokens of text; what is given is kept.
+
+    A pattern of one name is repeated to a depth that fits the width; a longer one is the stack, or goes round for so many `layers`.
+    """
+    alone = len(expand(pattern)) == 1
     best: tuple[float, Shape] | None = None
     for width in (dim,) if dim is not None else WIDTHS:
-        count = layers or depth(width)
-        weights = parameters(model_config(vocab, width, (kind,) * count), embedding=False) + vocab * width
+        stack = expand(pattern, layers or (depth(width) if alone else None))
+        weights = parameters(model_config(vocab, width, stack, channel=channel), embedding=False) + vocab * width
         tokens = min(flop / flop_per_token(weights), MOST_PASSES * unique)
         rows, pieces = batch_shape(tokens, unique, batch, length)
         loss = predicted_loss(weights, tokens, unique)
         if best is None or (loss < best[0] and weights <= MOST_WEIGHTS * unique):
-            best = loss, Shape(width, count, weights, tokens, rows, pieces, dropout(tokens / unique))
+            best = loss, Shape(width, stack, weights, tokens, rows, pieces, dropout(tokens / unique))
     assert best is not None, "the ladder has widths"
     return best[1]
 
@@ -108,8 +114,8 @@ def batch_shape(tokens: float, unique: int, batch: int | None, length: int | Non
     return max(1, min(rows, most)), pieces
 
 
-def model_config(vocab: int, dim: int, layers: tuple[str, ...], drop: float = 0.0) -> LMConfig:
+def model_config(vocab: int, dim: int, layers: tuple[str, ...], drop: float = 0.0, channel: str | None = "swiglu") -> LMConfig:
     """A model of these layers; heads fit the width."""
     kinds = {kind: mixer(kind).Config() for kind in set(layers)}
     mixers = {kind: from_dict(type(config), {"head_dim": head_dim(dim)}) for kind, config in kinds.items() if hasattr(config, "head_dim")}
-    return LMConfig(vocab=vocab, dim=dim, layers=layers, mixers=mixers, dropout=drop)
+    return LMConfig(vocab=vocab, dim=dim, layers=layers, channel=channel, mixers=mixers, dropout=drop)

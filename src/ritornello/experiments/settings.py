@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ritornello.config import from_dict
-from ritornello.errors import InputError
+from ritornello.errors import InputError, unknown
 from ritornello.folder import FORMAT
+from ritornello.mixers import CHANNEL
+from ritornello.mixers.layers import expand
 from ritornello.model import LMConfig
 from ritornello.train.loop import TrainConfig
 
@@ -88,7 +90,8 @@ class Request:
     start_from: str | None = None  # a run folder whose weights and tokenizer to begin with
     minutes: float | None = None
     steps: int | None = None
-    mixer: str | None = None
+    mixer: str | None = None  # a pattern of layers, such as "hgrn2" or "hgrn2*5 attention"
+    channel: str | None = None  # the channel mixer, or "none"
     dim: int | None = None
     layers: int | None = None
     batch: int | None = None
@@ -105,6 +108,11 @@ class Request:
     train: dict[str, Any] = field(default_factory=dict)  # any field of TrainConfig
     evaluate: dict[str, Any] = field(default_factory=dict)  # any field of EvaluateConfig
 
+    @property
+    def channel_name(self) -> str | None:
+        """The channel mixer; None where there is to be none."""
+        return None if self.channel == "none" else self.channel or "swiglu"
+
     def __post_init__(self) -> None:
         if self.minutes is not None and self.steps is not None:
             raise InputError("minutes and steps were both given; a run is bounded by one of them")
@@ -115,6 +123,10 @@ class Request:
                 raise InputError(f"{name}: {value} is less than 1")
         if self.vocab is not None and not 257 <= self.vocab <= 2**20:
             raise InputError(f"vocab: {self.vocab} is out of range; 256 bytes and the end of a text make 257, the most is {2**20}")
+        if self.mixer is not None:
+            expand(self.mixer, self.layers)
+        if self.channel is not None and self.channel not in ("none", *CHANNEL):
+            raise unknown("channel mixer", self.channel, ["none", *sorted(CHANNEL)])
         for table, cls, needed in (
             ("model", LMConfig, {"vocab": 1}),
             ("train", TrainConfig, {"steps": 1}),

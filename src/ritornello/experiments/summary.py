@@ -12,6 +12,7 @@ from ritornello.analysis.numerals import duration, nbytes, score
 from ritornello.config import from_dict, read_file, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments.settings import RunConfig
+from ritornello.mixers.layers import describe
 
 
 def summary_data(path: Path) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def listing(runs: list[dict[str, Any]], path: Path) -> str:
             shown.add_row(escape(run["path"]), escape(run["problem"]), "", "", "")
             continue
         config, results = run["config"], run["results"]
-        model = f"{config['model']['layers'][0]} {config['model']['dim']} x {len(config['model']['layers'])}"
+        model = f"{describe(config['model']['layers'])}, {config['model']['dim']} wide"
         bits = results["headline"]["bits_per_byte"] if results else None
         steps = f"{run['step']:,} of {config['train']['steps']:,}"
         shown.add_row(escape(run["path"]), escape(config["corpus"]["name"]), model, steps, "unfinished" if bits is None else f"{bits:.3f}")

@@ -18,6 +18,8 @@ from torch import Tensor
 from ritornello.errors import unknown
 from ritornello.state import State, named_leaves
 
+IMPLS = ("auto", "loop", "chunk")  # what a model may be asked for: every op has a loop, and a form in chunks
+
 
 def always(*inputs: Tensor | None) -> None:
     """Nothing speaks against this implementation."""

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ritornello.data.batches import Batch
+from ritornello.errors import InputError
+from ritornello.mixers.layers import describe
+from ritornello.model import LM
 from ritornello.state import State
 
 
@@ -15,6 +18,8 @@ class NextToken(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
+        if isinstance(model, LM) and not model.causal:
+            raise InputError(f"next-token loss: {describe(model.config.layers)} sees the tokens it is to predict; use causal mixers")
         self.model = model
 
     def init_state(self, batch: int) -> State:

@@ -18,15 +18,11 @@ Schedule = Literal["cosine", "linear", "wsd"]
 
 def groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
     """(matrices, the rest) by name: two axes, inside a mixer, and not `plain` makes a matrix. Shared weights are named once."""
-    inside = {
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if isinstance(module, Mixer)
-        for name, weight in module.named_parameters()
-        if weight.dim() == 2 and name not in module.plain
-    }
-    named = dict(model.named_parameters())
-    return {name: named[name] for name in named if name in inside}, {name: named[name] for name in named if name not in inside}
+    named, mixers = dict(model.named_parameters()), {path: module for path, module in model.named_modules() if isinstance(module, Mixer)}
+    plain = {f"{path}.{name}" for path, module in mixers.items() for name in module.plain}
+    inside = {f"{path}.{name}" for path, module in mixers.items() for name, weight in module.named_parameters() if weight.dim() == 2}
+    matrices = {name: weight for name, weight in named.items() if name in inside - plain}
+    return matrices, {name: weight for name, weight in named.items() if name not in matrices}
 
 
 class Optimizers:
