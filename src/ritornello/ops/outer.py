@@ -52,7 +52,7 @@ def chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor | None, S: Tenso
     if T == 0:
         return v.new_zeros(v.shape), S
     q, k, v, g = (chunks(tensor) for tensor in (q, k, v, g))  # (B, H, N, 32, K or V or 1)
-    weights, from_start, to_end, decay = (_by_head if g.shape[-1] == 1 else _by_channel)(q, k, g, u is not None)
+    weights, from_start, to_end, decay = (by_head if g.shape[-1] == 1 else by_channel)(q, k, g, u is not None)
     may = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=q.device).tril(0 if u is None else -1)
     if reset is not None:
         document, before = documents(reset)
@@ -81,7 +81,7 @@ def documents(reset: Tensor) -> tuple[Tensor, Tensor]:
     return count, F.pad(count[..., -1], (1, -1))[..., None]
 
 
-def _by_channel(q: Tensor, k: Tensor, g: Tensor, before: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def by_channel(q: Tensor, k: Tensor, g: Tensor, before: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """In every chunk: what token i reads of token j (B, H, N, 32, 32), the queries of the incoming state and the keys as they are left
     at the end (B, H, N, 32, K), and the whole chunk's decay (B, H, N, K, 1). With `before`, a token reads before it decays."""
     g = g.clamp_min(FASTEST[g.dtype])
@@ -90,8 +90,8 @@ def _by_channel(q: Tensor, k: Tensor, g: Tensor, before: bool) -> tuple[Tensor, 
     return reads(q, k, b, before), q * _reader(b, before).exp(), k * (last - b).exp(), last.exp().mT
 
 
-def _by_head(q: Tensor, k: Tensor, g: Tensor, before: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As `_by_channel`, for g of (B, H, N, 32, 1): nothing is clamped, and no sum is a difference of others."""
+def by_head(q: Tensor, k: Tensor, g: Tensor, before: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `by_channel`, for g of (B, H, N, 32, 1): nothing is clamped, and no sum is a difference of others."""
     after = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=g.device).tril(-1)
     b, between = g.cumsum(-2), torch.where(after, g, 0).cumsum(-2)  # of all steps up to i; of those after j up to i, (B, H, N, 32, 32)
     weights = (q @ k.mT) * _reader(between, before).exp()
@@ -117,8 +117,8 @@ def reads(q: Tensor, k: Tensor, b: Tensor, before: bool = False) -> Tensor:
     return torch.cat([top, torch.cat([across, within[..., 1, :, :]], -1)], -2)
 
 
-def _few_steps(q: Tensor, *rest: Tensor | None) -> str | None:
+def few_steps(q: Tensor, *rest: Tensor | None) -> str | None:
     return f"{q.shape[1]} steps, fewer than a block of {BLOCK}" if q.shape[1] < BLOCK else None
 
 
-outer = Op("outer", {"chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
+outer = Op("outer", {"chunk": Implementation(chunk, few_steps), "loop": Implementation(loop)})
