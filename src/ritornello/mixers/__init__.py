@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 
 MIXERS = {
     "attention": "Attention",
+    "gru": "GRU",
     "hgrn2": "HGRN2",
     "lstm": "LSTM",
+    "rnn": "RNN",
     "swiglu": "SwiGLU",
+    "window": "Window",
 }
 CHANNEL = frozenset({"swiglu"})  # those that mix channels only
 

@@ -1,95 +1,170 @@
-"""LSTM, torch's own: long short-term memory with a forget gate.
+"""LSTM, long short-term memory: torch's own, and the variants of it that have been studied.
 
-    i, f, o = sigmoid(...)    g = tanh(...)    each of W x_t + U h_{t-1} + b
-    c_t = f * c_{t-1} + i * g      y_t = h_t = o * tanh(c_t)
+    i, f, o = sigmoid(W x_t + U h_{t-1} + b)        g = tanh(W_g x_t + U_g h_{t-1} + b_g)
+    c_t = f * c_{t-1} + i * g                       h_t = o * tanh(c_t)
 
-torch cannot reset inside a call. A piece with few resets is cut where they are; one with many runs its documents as one packed
-batch, which torch computes without its fastest kernel.
+With `expand` the cell is that much wider than the model, with `projection` its output is narrower than it (h_t = P (o * tanh c_t),
+torch's proj_size, Sak et al. 2014, arXiv:1402.1128). Where h is not as wide as the model, a last linear map y_t = V h_t makes it so.
+
+The switches are those of Greff et al. 2015, arXiv:1503.04069, each of which changes one thing: a gate that is missing is 1, an
+activation that is missing is the identity, and
+
+    peepholes          i and f also see p * c_{t-1}, o sees p * c_t       (their vanilla LSTM has them, torch's has not)
+    coupled            f = 1 - i
+    gate_recurrence    every gate also sees R times all gates of the step before
+
+As it is by default, and with any width, torch's kernel runs, or its plain cell on the same weights ("loop"); every switch runs the
+plain cell, with torch's names for the weights and no rows for what is missing.
 
 Source: Hochreiter and Schmidhuber 1997; the forget gate is Gers et al. 2000.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.functional import linear
 
-from ritornello.mixers.base import Context, Mixer, Place
-
-FEW = 4  # tokens between cuts, at least on average, for cutting to be the faster way
+from ritornello.errors import InputError
+from ritornello.mixers.base import Context, Place
+from ritornello.mixers.cell import CellMixer
+from ritornello.mixers.torch_cells import run
 
 
 class State(NamedTuple):
-    h: Tensor  # (B, D) float32, the last output
-    c: Tensor  # (B, D) float32, the cell
+    h: Tensor  # (B, D or the projection) float32, the last output
+    c: Tensor  # (B, expand * D) float32, the cell
 
 
-class LSTM(Mixer):
+class GatesState(NamedTuple):
+    h: Tensor
+    c: Tensor
+    gates: Tensor  # (B, gates * expand * D) float32, the last gates: i, f, o, those there are
+
+
+class LSTM(CellMixer):
     @dataclass(frozen=True, kw_only=True)
-    class Config(Mixer.Config):
-        forget_bias: float = 1.0  # Jozefowicz et al. 2015: the gate starts open
+    class Config(CellMixer.Config):
+        forget_bias: float = 1.0  # Jozefowicz et al. 2015: the gate starts open, also where it is 1 - i
+        expand: int = 1  # the cell's width as a multiple of the model's
+        projection: int | None = None  # the width of h; None: the cell's
+        input_gate: bool = True
+        forget_gate: bool = True
+        output_gate: bool = True
+        input_activation: bool = True
+        output_activation: bool = True
+        peepholes: bool = False
+        coupled: bool = False
+        gate_recurrence: bool = False
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
-        self.lstm = nn.LSTM(dim, dim, batch_first=True)
+        self.parts, self.gates = parts(config)
+        if config.expand < 1:
+            raise InputError(f"lstm.expand: {config.expand} must be at least 1")
+        self.width = config.expand * dim
+        if config.projection is not None and not 0 < config.projection < self.width:
+            raise InputError(f"lstm.projection: {config.projection} must be between 1 and the cell's width {self.width} less 1")
+        self.out_width = config.projection or self.width
+        whole = self.parts == "ifgo" and config.input_activation and config.output_activation
+        self.torchs = whole and not config.peepholes and not config.gate_recurrence
+        self.lstm: Any  # an nn.Module with torch's names for the weights
+        if self.torchs:
+            self.lstm = nn.LSTM(dim, self.width, batch_first=True, proj_size=config.projection or 0)
+        else:
+            self.lstm = Weights(dim, self.width, self.out_width, self.parts, self.gates, config)
+        self.out = nn.Linear(self.out_width, dim, bias=False) if self.out_width != dim else None
         self.reset_parameters()
 
+    plain = ("lstm.peephole",)
+
     def reset_parameters(self) -> None:
-        """torch's uniform(-1/sqrt(D), 1/sqrt(D)) weights; biases zero but the forget gate's."""
+        """torch's uniform(-1/sqrt(width), 1/sqrt(width)) weights; biases zero but the forget gate's."""
         self.lstm.reset_parameters()
         with torch.no_grad():
-            _, _, bias, other_bias = self.lstm.parameters()
-            other_bias.zero_()
-            bias.zero_()[self.dim : 2 * self.dim] = self.config.forget_bias
+            if self.torchs:
+                self.lstm.bias_hh_l0.zero_()
+            bias = dict(zip(self.parts, self.lstm.bias_ih_l0.zero_().chunk(len(self.parts)), strict=True))
+            if "f" in bias:
+                bias["f"].fill_(self.config.forget_bias)
+            elif self.config.coupled:
+                bias["i"].fill_(-self.config.forget_bias)
+        if self.out is not None:
+            self.out.reset_parameters()
 
-    def init_state(self, batch: int) -> State:
-        return State(self.zeros(batch, self.dim), self.zeros(batch, self.dim))
+    def init_state(self, batch: int) -> State | GatesState:
+        h, c = self.zeros(batch, self.out_width), self.zeros(batch, self.width)
+        return GatesState(h, c, self.zeros(batch, len(self.gates) * self.width)) if self.config.gate_recurrence else State(h, c)
 
-    def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        if x.shape[1] == 0:
-            return x, state
-        dtype = next(self.parameters()).dtype
-        with torch.autocast(x.device.type, enabled=False):  # torch's kernels want one dtype throughout: the weights'
-            y, h, c = self._run(x.to(dtype), state.h.to(dtype), state.c.to(dtype), context.reset)
-        return y.to(x.dtype), State(h.to(state.h.dtype), c.to(state.c.dtype))
+    def inputs(self, x: Tensor) -> Tensor:
+        return linear(x, self.lstm.weight_ih_l0, self.lstm.bias_ih_l0)
 
-    def _run(self, x: Tensor, h: Tensor, c: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        if reset is None:
-            y, (h, c) = self.lstm(x, (h[None], c[None]))
-            return y, h[0], c[0]
-        places = reset.any(0).nonzero()[:, 0].tolist()
-        if len(places) * FEW > x.shape[1]:
-            return self._packed(x, h, c, reset)
-        outputs, bounds = [], sorted({0, *places, x.shape[1]})
-        for start, end in pairwise(bounds):
-            fresh = reset[:, start, None]
-            y, h, c = self._run(x[:, start:end], torch.where(fresh, 0, h), torch.where(fresh, 0, c), None)
-            outputs.append(y)
-        return torch.cat(outputs, 1), h, c
+    def cell(self, x: Tensor, state: State | GatesState) -> tuple[Tensor, State | GatesState]:
+        config, weights, dtype = self.config, self.lstm, self.lstm.weight_hh_l0.dtype
+        each = (x + linear(state.h.to(dtype), weights.weight_hh_l0, weights.bias_hh_l0)).chunk(len(self.parts), -1)
+        logits = dict(zip(self.parts, each, strict=True))
+        if isinstance(state, GatesState):
+            across = linear(state.gates.to(dtype), weights.weight_gates)
+            logits |= {name: logits[name] + part for name, part in zip(self.gates, across.chunk(len(self.gates), -1), strict=True)}
 
-    def _packed(self, x: Tensor, h: Tensor, c: Tensor, reset: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Each run of tokens between resets is a sequence of its own; the longest come first, as packing wants."""
-        B, T, _ = x.shape
-        starts = reset.clone()
-        starts[:, 0] = True
-        row, begin = starts.nonzero(as_tuple=True)  # (N,) each, in row-major order
-        end = torch.cat([begin[1:], begin.new_tensor([T])])
-        end[torch.cat([row[1:] != row[:-1], row.new_ones(1, dtype=torch.bool)])] = T
-        lengths, order = (end - begin).sort(descending=True, stable=True)
-        row, begin = row[order], begin[order]
+        def gate(name: str, c: Tensor) -> Tensor:
+            if name not in self.gates:
+                return torch.ones_like(c)
+            peephole = weights.peephole[self.gates.index(name)] * c if config.peepholes else 0
+            return (logits[name] + peephole).sigmoid()
 
-        step = torch.arange(int(lengths[0]), device=x.device)[:, None]
-        alive = step < lengths  # (longest, N)
-        position = ((row * T + begin) + step)[alive]  # into the flattened (B * T), in packed order
-        fresh = reset[row, begin][:, None]
-        h, c = torch.where(fresh, 0, h[row]), torch.where(fresh, 0, c[row])
-        packed = PackedSequence(x.flatten(0, 1)[position], alive.sum(1).cpu())
-        out, (h, c) = self.lstm(packed, (h[None], c[None]))
-        y = torch.empty_like(x).flatten(0, 1).index_copy(0, position, out.data).view_as(x)
-        last = torch.empty(B, dtype=torch.long, device=x.device)
-        ends = begin + lengths == T
-        last[row[ends]] = ends.nonzero()[:, 0]
-        return y, h[0, last], c[0, last]
+        i = gate("i", state.c)
+        f = 1 - i if config.coupled else gate("f", state.c)
+        c = f * state.c + i * (logits["g"].tanh() if config.input_activation else logits["g"])
+        o = gate("o", c)
+        h = o * (c.tanh() if config.output_activation else c)
+        if config.projection is not None:
+            h = linear(h.to(dtype), weights.weight_hr_l0).to(c.dtype)
+        if not config.gate_recurrence:
+            return h, State(h, c)
+        values = {"i": i, "f": f, "o": o}
+        return h, GatesState(h, c, torch.cat([values[name] for name in self.gates], -1))
+
+    def outputs(self, y: Tensor) -> Tensor:
+        return y if self.out is None else self.out(y)
+
+    def forward(self, x: Tensor, state: State | GatesState, context: Context) -> tuple[Tensor, State | GatesState]:
+        if context.impl == "loop" or not self.torchs or x.shape[1] == 0:
+            return super().forward(x, state, context)
+        y, after = run(self.lstm, x, state, context.reset)
+        return self.outputs(y), State(*after)
+
+
+class Weights(nn.Module):
+    """What torch's module holds, under its names, for the parts a variant has; and what torch has not."""
+
+    def __init__(self, dim: int, width: int, out_width: int, parts: str, gates: str, config: LSTM.Config):
+        super().__init__()
+        self.width = width
+        self.weight_ih_l0 = nn.Parameter(torch.empty(len(parts) * width, dim))
+        self.weight_hh_l0 = nn.Parameter(torch.empty(len(parts) * width, out_width))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(len(parts) * width))
+        self.bias_hh_l0 = None
+        if config.projection is not None:
+            self.weight_hr_l0 = nn.Parameter(torch.empty(out_width, width))
+        if config.peepholes:
+            self.peephole = nn.Parameter(torch.empty(len(gates), width))  # a row a gate
+        if config.gate_recurrence:
+            self.weight_gates = nn.Parameter(torch.empty(len(gates) * width, len(gates) * width))
+
+    def reset_parameters(self) -> None:
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -(self.width**-0.5), self.width**-0.5)
+
+
+def parts(config: LSTM.Config) -> tuple[str, str]:
+    """The letters of the maps there are, in torch's order, and those of them that are gates: ("ifgo", "ifo") by default."""
+    if config.coupled and not (config.input_gate and config.forget_gate):
+        raise InputError("lstm.coupled: the forget gate is 1 - the input gate, so both must be there; leave one of the switches out")
+    there = {"i": config.input_gate, "f": config.forget_gate and not config.coupled, "g": True, "o": config.output_gate}
+    names = "".join(name for name in "ifgo" if there[name])
+    gates = names.replace("g", "")
+    if not gates and (config.peepholes or config.gate_recurrence):
+        raise InputError("lstm: peepholes and gate_recurrence need a gate to go to, and all three are switched off")
+    return names, gates
