@@ -14,9 +14,9 @@ DIM = 16
 
 
 def small(name: str):
-    """The mixer's config with two heads in a width of 16."""
+    """The mixer's config with two heads in a width of 16, and a window that a short text outgrows."""
     config = mixer(name).Config()
-    return dataclasses.replace(config, head_dim=8) if hasattr(config, "head_dim") else config
+    return dataclasses.replace(config, **{size: value for size, value in {"head_dim": 8, "window": 7}.items() if hasattr(config, size)})
 
 
 class Alone(nn.Module):

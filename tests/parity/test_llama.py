@@ -1,6 +1,7 @@
 """Attention, SwiGLU and the model around them beside transformers 5.23.0's Llama, on the same weights."""
 
 import outside
+import pytest
 import torch
 
 from ritornello.mixers.attention import Attention
@@ -24,29 +25,41 @@ LLAMA = {"embed_tokens.weight": "embedding.weight", "norm.weight": "norm.weight"
 }
 
 
-def llama() -> tuple[LM, dict]:
-    gold = outside.golden("llama")
-    mixers = {"attention": Attention.Config(head_dim=8), "swiglu": SwiGLU.Config(hidden=24)}
+# each golden file with the attention it is of
+SETTINGS = {"llama": Attention.Config(head_dim=8), "llama_grouped": Attention.Config(head_dim=4, kv_heads=2, bias=True)}
+either = pytest.mark.parametrize("name", SETTINGS)
+
+
+def ours(theirs: str) -> str:
+    """Our name of a weight of theirs."""
+    module, kind = theirs.removeprefix("model.").rsplit(".", 1)
+    return LLAMA[f"{module}.weight"].removesuffix("weight") + kind
+
+
+def llama(name: str) -> tuple[LM, dict]:
+    gold = outside.golden(name)
+    mixers = {"attention": SETTINGS[name], "swiglu": SwiGLU.Config(hidden=24)}
     model = LM(LMConfig(vocab=40, dim=16, layers=("attention",) * 2, mixers=mixers, tied=False))
-    theirs = {name.removeprefix("in.").removeprefix("model."): tensor for name, tensor in gold.items() if name.startswith("in.")}
-    model.load_state_dict({LLAMA[name]: tensor for name, tensor in theirs.items()})
+    model.load_state_dict({ours(key.removeprefix("in.")): tensor for key, tensor in gold.items() if key.startswith("in.")})
     return model, gold
 
 
-def test_llama_is_transformers():
-    model, gold = llama()
+@either
+def test_llama_is_transformers(name):
+    model, gold = llama(name)
     logits, _ = model(gold["tokens"], model.init_state(2))
     outside.close(logits, gold["out.logits"])
     weights = dict(model.named_parameters())
     grads = dict(zip(weights, torch.autograd.grad(outside.weighted({"logits": logits}), list(weights.values())), strict=True))
-    for theirs, ours in LLAMA.items():
-        prefix = "grad." if theirs == "lm_head.weight" else "grad.model."
-        outside.close(grads[ours], gold[prefix + theirs], 1e-4)
+    for key, wanted in gold.items():
+        if key.startswith("grad."):
+            outside.close(grads[ours(key.removeprefix("grad."))], wanted, 1e-4)
 
 
-def test_llama_token_by_token_is_transformers():
+@either
+def test_llama_token_by_token_is_transformers(name):
     """Decoding through the growing state gives the outside model's whole-text logits."""
-    model, gold = llama()
+    model, gold = llama(name)
     state, got = model.init_state(2), []
     for token in gold["tokens"].split(1, 1):
         logits, state = model(token, state)

@@ -1,6 +1,6 @@
 """Rotary positions: queries and keys are turned by their position, so that their product depends on the distance alone.
 
-    the pair of channels (i, i + d/2) turns by the angle   position * base^(-2i/d)
+    of n channels the pair (i, i + n/2) turns by the angle   position * base^(-2i/n)
 
 Positions count from the document's start, so a reset restarts them.
 
@@ -23,12 +23,15 @@ def positions(seen: Tensor, reset: Tensor | None, T: int) -> tuple[Tensor | None
     return reset.cumsum(1), torch.where(start < 0, seen[:, None] + step, step - start)
 
 
-def rotate(x: Tensor, position: Tensor, base: float) -> Tensor:
-    """Turn channel pairs (i, i + d/2) of x (B, T, H, d) by position (B, T) times base^(-2i/d); angles in float32 or wider."""
-    half = x.shape[-1] // 2
+def rotate(x: Tensor, position: Tensor, base: float, fraction: float = 1.0) -> Tensor:
+    """Turn channel pairs (i, i + n/2) of x (B, T, H, d) by position (B, T) times base^(-2i/n); angles in float32 or wider.
+
+    n is d times the fraction, an even number; the channels after them stay as they are.
+    """
+    half = int(x.shape[-1] * fraction) // 2
     wide = torch.promote_types(x.dtype, torch.float32)
     rates = base ** (-torch.arange(half, device=x.device, dtype=wide) / half)
-    angle = (position[..., None] * rates)[:, :, None]  # (B, T, 1, d/2)
+    angle = (position[..., None] * rates)[:, :, None]  # (B, T, 1, n/2)
     cos, sin = angle.cos(), angle.sin()
-    a, b = x.to(wide).split(half, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)
+    a, b, rest = x.to(wide).split([half, half, x.shape[-1] - 2 * half], -1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1).to(x.dtype)
