@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 MIXERS = {
     "attention": "Attention",
+    "gla": "GLA",
     "gru": "GRU",
     "hgrn2": "HGRN2",
     "lstm": "LSTM",
+    "retnet": "RetNet",
     "rnn": "RNN",
     "swiglu": "SwiGLU",
     "window": "Window",
