@@ -61,6 +61,22 @@ def close(found: Tensor, wanted: Tensor, tolerance: float = 2e-5) -> None:
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance * float(wanted.abs().max()))
 
 
+def copied(module: torch.nn.Module, gold: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A module's parameters by name, filled with the golden tensors of the same names."""
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            weight.copy_(gold[f"in.{name}"])
+    return dict(module.named_parameters())
+
+
+def agree(leaves: dict[str, Tensor], outputs: dict[str, Tensor], gold: dict[str, Tensor]) -> None:
+    """Every output and every gradient of `weighted(outputs)` is the golden one."""
+    for name, value in outputs.items():
+        close(value, gold[f"out.{name}"])
+    for name, grad in zip(leaves, torch.autograd.grad(weighted(outputs), list(leaves.values())), strict=True):
+        close(grad, gold[f"grad.{name}"], 1e-4)
+
+
 if __name__ == "__main__":
     GOLDEN.mkdir(exist_ok=True)
     for name, (make, packages) in makers().items():
