@@ -85,7 +85,11 @@ def requires_grad(state):
     return map_leaves(lambda leaf: leaf.detach().clone().requires_grad_() if leaf.is_floating_point() else leaf, state)
 
 
-def total(y: Tensor, state) -> Tensor:
+STABILISERS = frozenset({"m"})  # state leaves that are running maxima, kept without their gradient
+
+
+def total(y: Tensor, state, without: frozenset[str] = frozenset()) -> Tensor:
     """A number in which every output and every state leaf weighs differently."""
-    parts = [y, *(leaf for _, leaf in named_leaves(state) if leaf.is_floating_point())]
+    leaves = {name: leaf for name, leaf in named_leaves(state) if name.rpartition(".")[2] not in without}
+    parts = [y, *(leaf for leaf in leaves.values() if leaf.is_floating_point())]
     return sum((part * torch.linspace(-1, 1, part.numel(), dtype=part.dtype).view(part.shape)).sum() for part in parts if part.numel())
