@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ritornello.mixers.base import Context, Place
 from ritornello.mixers.cell import CellMixer
-from ritornello.mixers.torch_cells import run
+from ritornello.mixers.torch_cells import SHORTEST, run
 
 
 class State(NamedTuple):
@@ -57,7 +57,7 @@ class GRU(CellMixer):
         return h, State(h)
 
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        if context.impl == "loop" or not self.config.reset_after or x.shape[1] == 0:
+        if context.impl == "loop" or not self.config.reset_after or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
         y, after = run(self.gru, x, state, context.reset)
         return y, State(*after)

@@ -29,7 +29,7 @@ from torch.nn.functional import linear
 from ritornello.errors import InputError
 from ritornello.mixers.base import Context, Place
 from ritornello.mixers.cell import CellMixer
-from ritornello.mixers.torch_cells import run
+from ritornello.mixers.torch_cells import SHORTEST, run
 
 
 class State(NamedTuple):
@@ -130,7 +130,7 @@ class LSTM(CellMixer):
         return y if self.out is None else self.out(y)
 
     def forward(self, x: Tensor, state: State | GatesState, context: Context) -> tuple[Tensor, State | GatesState]:
-        if context.impl == "loop" or not self.torchs or x.shape[1] == 0:
+        if context.impl == "loop" or not self.torchs or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
         y, after = run(self.lstm, x, state, context.reset)
         return self.outputs(y), State(*after)

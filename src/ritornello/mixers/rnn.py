@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ritornello.errors import unknown
 from ritornello.mixers.base import Context, Place
 from ritornello.mixers.cell import CellMixer
-from ritornello.mixers.torch_cells import run
+from ritornello.mixers.torch_cells import SHORTEST, run
 
 ACTIVATIONS = {"tanh": nn.functional.tanh, "relu": nn.functional.relu}
 
@@ -53,7 +53,7 @@ class RNN(CellMixer):
         return h, State(h)
 
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        if context.impl == "loop" or x.shape[1] == 0:
+        if context.impl == "loop" or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
         y, after = run(self.rnn, x, state, context.reset)
         return y, State(*after)

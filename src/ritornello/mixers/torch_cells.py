@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+SHORTEST = 2  # tokens in a piece; a step alone is the plain cell's, which is quicker there and can be exported
 FEW = 4  # tokens between cuts, at least on average, for cutting to be the faster way
 
 
@@ -24,8 +25,6 @@ def run(module: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], reset: Tensor 
 def _run(module: nn.RNNBase, x: Tensor, state: tuple[Tensor, ...], reset: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
     if reset is None:
         return _call(module, x, state)
-    if x.shape[1] == 1:
-        return _call(module, x, _restart(state, reset))
     places = reset.any(0).nonzero()[:, 0].tolist()
     if len(places) * FEW > x.shape[1]:
         return _packed(module, x, state, reset)
