@@ -65,7 +65,7 @@ class LSTM(CellMixer):
             raise InputError(f"lstm.expand: {config.expand} must be at least 1")
         self.width = config.expand * dim
         if config.projection is not None and not 0 < config.projection < self.width:
-            raise InputError(f"lstm.projection: {config.projection} must be between 1 and the cell's width {self.width} less 1")
+            raise InputError(f"lstm.projection: {config.projection} is not in 1 to {self.width - 1}, narrower than the cell")
         self.out_width = config.projection or self.width
         whole = self.parts == "ifgo" and config.input_activation and config.output_activation
         self.torchs = whole and not config.peepholes and not config.gate_recurrence
