@@ -188,7 +188,8 @@ def test_initialisation_is_repeatable_and_works_after_to_empty(name):
     for first, second, third in zip(*(module.parameters() for module in (*made, ghost)), strict=True):
         assert torch.equal(first, second)
         assert third.isfinite().all()
-        assert third.std().sub(first.std()).abs() < 0.5 * first.std() + 1e-6
+        if third.numel() >= DIM:  # of fewer numbers the spread says little
+            assert third.std().sub(first.std()).abs() < 0.5 * first.std() + 1e-6
 
 
 @pytest.mark.parametrize("kind", sorted(MIXERS))

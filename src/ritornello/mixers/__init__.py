@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 MIXERS = {
     "attention": "Attention",
+    "deltanet": "DeltaNet",
+    "gated_deltanet": "GatedDeltaNet",
     "gla": "GLA",
     "gru": "GRU",
     "hgrn": "HGRN",
@@ -17,6 +19,7 @@ MIXERS = {
     "lru": "LRU",
     "lstm": "LSTM",
     "mamba": "Mamba",
+    "mamba2": "Mamba2",
     "mingru": "MinGRU",
     "minlstm": "MinLSTM",
     "retnet": "RetNet",
