@@ -1,0 +1,67 @@
+"""LRU beside the equations of its paper, transcribed to NumPy, and beside a convolution; and what its initialisation promises."""
+
+import numpy as np
+import paper
+import paper_lru
+import pytest
+import torch
+
+from ritornello.mixers.base import Context, Place
+from ritornello.mixers.lru import LRU, State
+
+
+@pytest.mark.parametrize("impl", ["loop", "chunk"])
+def test_lru_is_the_papers(impl):
+    """Outputs, end state and gradients from a warm state, with a state size of its own."""
+    mixer = LRU(6, LRU.Config(state_dim=5), Place()).double()
+    x, h = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 19, 6), (2, 5, 2)))
+
+    def ours():
+        y, state = mixer(x, State(h), Context(impl=impl))
+        return {"y": y, "end": state.h}
+
+    paper.agree(ours, paper_lru.lru, {**dict(mixer.named_parameters()), "x": x, "h": h})
+
+
+def test_it_is_a_convolution():
+    mixer, x = LRU(6, LRU.Config(), Place()).double(), torch.randn(2, 50, 6, dtype=torch.float64)
+    y, _ = mixer(x, mixer.init_state(2), Context())
+    weights = {name: weight.detach().numpy() for name, weight in mixer.named_parameters()}
+    np.testing.assert_allclose(y.detach(), paper_lru.convolved({**weights, "x": x.numpy()}), rtol=1e-10, atol=1e-10)
+
+
+def test_every_eigenvalue_stays_inside_the_circle():
+    """At the start, on the ring that was asked for; and after any change of the parameters."""
+    mixer = LRU(2000, LRU.Config(r_min=0.4, r_max=0.9, max_phase=0.5, state_dim=2000), Place())
+    real, imaginary = mixer.eigenvalues(torch.float64).detach().unbind(-1)
+    size, angle = torch.hypot(real, imaginary), torch.atan2(imaginary, real)
+    assert 0.4 <= size.min() < 0.42
+    assert 0.88 < size.max() <= 0.9 + 1e-6
+    assert (size.square().mean() - (0.4**2 + 0.9**2) / 2).abs() < 0.02  # uniform in area
+    assert angle.min() >= 0
+    assert 0.49 < angle.max() <= 0.5 + 1e-6
+    with torch.no_grad():
+        mixer.nu.normal_(0, 3)
+    assert (mixer.eigenvalues(torch.float64).norm(dim=-1) < 1).all()
+    edge = LRU(4, LRU.Config(r_min=0.9999999, r_max=1.0), Place())
+    assert (edge.eigenvalues(torch.float32).norm(dim=-1) < 1).all()
+
+
+@pytest.mark.parametrize(("r_min", "r_max"), [(0.0, 1.0), (0.9, 0.99)])
+def test_white_noise_leaves_a_state_of_its_own_size(r_min, r_max):
+    """The variance of |h| stays near the input's at every length, as gamma promises."""
+    mixer = LRU(32, LRU.Config(state_dim=256, r_min=r_min, r_max=r_max), Place())
+    state = mixer.init_state(8)
+    with torch.no_grad():
+        for _ in range(4):
+            _, state = mixer(torch.randn(8, 200, 32), state, Context())
+            assert 0.8 < state.h.square().sum(-1).mean() < 1.2
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [({"r_min": 0.9, "r_max": 0.5}, "found radii 0.9 to 0.5 .*; use 0 <= r_min < r_max <= 1"), ({"state_dim": 0}, "0 num")],
+)
+def test_a_ring_that_is_none_is_refused(config, words):
+    with pytest.raises(ValueError, match=words):
+        LRU(4, LRU.Config(**config), Place())
