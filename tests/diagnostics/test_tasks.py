@@ -158,13 +158,13 @@ def test_the_oracle_equals_a_plain_telling(name, length):
 
 def reber_next(embedded: bool):
     """{prefix: letters that may follow}, from all strings up to length 14, grown letter by letter from a list of rules."""
-    rules = [("", "B", 1), (1, "T", 2), (1, "P", 3), (2, "S", 2), (2, "X", 4), (3, "T", 3), (3, "V", 5), (4, "X", 3), (4, "S", 6), (5, "P", 4), (5, "V", 6), (6, "E", 7)]  # fmt: skip
-    strings, growing = [], [("", "")]
+    rules = [rule.split("-") for rule in "0-B-1 1-T-2 1-P-3 2-S-2 2-X-4 3-T-3 3-V-5 4-X-3 4-S-6 5-P-4 5-V-6 6-E-7".split()]
+    strings, growing = [], [("", "0")]
     while growing:
         text, at = growing.pop()
         for here, letter, there in rules:
             if here == at and len(text) < 13:
-                (strings if there == 7 else growing).append((text + letter, there) if there != 7 else text + letter)
+                strings.append(text + letter) if there == "7" else growing.append((text + letter, there))
     if embedded:
         strings = ["B" + side + text + side + "E" for text in strings if len(text) <= 9 for side in "TP"]
     follow: dict[str, set] = {}
