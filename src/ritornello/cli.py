@@ -129,6 +129,21 @@ def _evaluate(options: dict[str, Any], began: float) -> int:
     return 0
 
 
+def _import(options: dict[str, Any], began: float) -> int:
+    from ritornello.hf.convert import import_folder
+
+    _print_summary(import_folder(options["folder"], options["out"], options["tokenizer"]), options["json"])
+    return 0
+
+
+def _export(options: dict[str, Any], began: float) -> int:
+    from ritornello.hf.convert import export_run
+
+    path = export_run(options["run"], options["out"])
+    print(json.dumps({"path": str(path)}, ensure_ascii=False) if options["json"] else path)
+    return 0
+
+
 def _show(options: dict[str, Any], began: float) -> int:
     _print_summary(options["run"], options["json"])
     return 0
@@ -139,6 +154,15 @@ def _runs(options: dict[str, Any], began: float) -> int:
 
     found = runs_below(options["folder"])
     print(json.dumps(found, indent=2, ensure_ascii=False) if options["json"] else listing(found, options["folder"]))
+    return 0
+
+
+def _mixers(options: dict[str, Any], began: float) -> int:
+    from ritornello.config import to_dict
+    from ritornello.experiments.catalogue import catalogue, listing
+
+    entries = catalogue(options["dim"])
+    print(json.dumps(to_dict(entries), indent=2, ensure_ascii=False) if options["json"] else listing(entries, options["dim"]))
     return 0
 
 
@@ -183,11 +207,27 @@ def _parser() -> Parser:
     evaluate.add_argument("--text", action="append", default=[], metavar="FILE", help="text to predict: bits per byte and perplexity")
     _add_protocol(evaluate, "ritornello")
 
+    imports = _command(
+        commands, "import", _import, "make a run of a model in a Hugging Face layout",
+        "Takes over the weights (safetensors only) and the tokenizer of HGRN2, Llama, Mamba, Mamba-2, RWKV-4 and RecurrentGemma models.",
+    )  # fmt: skip
+    imports.add_argument("folder", type=Path, metavar="FOLDER", help="with config.json, model.safetensors and tokenizer.json")
+    imports.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/ and the folder's name)")
+    imports.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json, if the folder has none")
+
+    export = _command(commands, "export", _export, "write a trained model for other programs to open")
+    export.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    export.add_argument("--to", choices=("hf-layout",), required=True, help="hf-layout: a folder that transformers opens")
+    export.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: RUN/hf-layout)")
+
     show = _command(commands, "show", _show, "print what a run came to")
     show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
 
     runs = _command(commands, "runs", _runs, "list the runs in a folder")
     runs.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER", help="where to look (default: runs)")
+
+    mixers = _command(commands, "mixers", _mixers, "list what --mixer and --channel can name, with sizes")
+    mixers.add_argument("--dim", type=int, default=256, metavar="N", help="the width to count at (default 256)")
     return parser
 
 
