@@ -12,6 +12,8 @@ MIXERS = {
     "attention": "Attention",
     "deltanet": "DeltaNet",
     "gated_deltanet": "GatedDeltaNet",
+    "geglu": "GeGLU",
+    "gelu": "GELU",
     "gla": "GLA",
     "gru": "GRU",
     "hgrn": "HGRN",
@@ -22,13 +24,16 @@ MIXERS = {
     "mamba2": "Mamba2",
     "mingru": "MinGRU",
     "minlstm": "MinLSTM",
+    "mlstm": "MLSTM",
     "retnet": "RetNet",
     "rglru": "RGLRU",
     "rnn": "RNN",
+    "rwkv_channel": "RWKVChannel",
+    "slstm": "SLSTM",
     "swiglu": "SwiGLU",
     "window": "Window",
 }
-CHANNEL = frozenset({"swiglu"})  # those that mix channels only
+CHANNEL = frozenset({"geglu", "gelu", "rwkv_channel", "swiglu"})  # those that mix channels only
 
 
 def mixer(name: str) -> "type[Mixer]":
