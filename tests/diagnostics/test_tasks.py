@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ritornello.diagnostics import TASKS, task
+from ritornello.diagnostics import TASKS, task_named
 from ritornello.diagnostics.task import Task
 from ritornello.errors import InputError
 
@@ -14,7 +14,7 @@ LENGTHS = (16, 33)
 
 
 def draw(name: str, n: int = 40, length: int = 16, seed: int = 0):
-    return task(name).sample(torch.Generator().manual_seed(seed), n, length)
+    return task_named(name).sample(torch.Generator().manual_seed(seed), n, length)
 
 
 def bits(row):
@@ -158,7 +158,7 @@ def test_the_oracle_equals_a_plain_telling(name, length):
 
 def reber_next(embedded: bool):
     """{prefix: letters that may follow}, from all strings up to length 14, grown letter by letter from a list of rules."""
-    rules = [rule.split("-") for rule in "0-B-1 1-T-2 1-P-3 2-S-2 2-X-4 3-T-3 3-V-5 4-X-3 4-S-6 5-P-4 5-V-6 6-E-7".split()]
+    rules = ["0B1", "1T2", "1P3", "2S2", "2X4", "3T3", "3V5", "4X3", "4S6", "5P4", "5V6", "6E7"]  # place, letter, place
     strings, growing = [], [("", "0")]
     while growing:
         text, at = growing.pop()
@@ -177,7 +177,7 @@ def reber_next(embedded: bool):
 @pytest.mark.parametrize("name", ["reber", "embedded-reber"])
 def test_reber_answers_are_what_all_short_strings_say(name):
     strings, follow = reber_next(name == "embedded-reber")
-    length, each = 9, task(name)
+    length, each = 9, task_named(name)
     possible = {text for text in strings if len(text) == length}
     sample, found = draw(name, n=400, length=length), set()
     for row, targets, mask in zip(sample.inputs.tolist(), sample.targets.tolist(), sample.mask.tolist(), strict=True):
@@ -193,7 +193,7 @@ def test_reber_answers_are_what_all_short_strings_say(name):
 
 def test_reber_knows_its_strings():
     """The strings of the textbook follow the graph, the others leave it."""
-    walk = task("reber")
+    walk = task_named("reber")
     for text, right in [(text, True) for text in REBER] + [(text, False) for text in NOT_REBER]:
         place, legal = 0, True
         for letter in text:
@@ -211,7 +211,7 @@ def test_a_seed_is_a_sample(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_is_what_it_says(name):
-    each = task(name)
+    each = task_named(name)
     for length in {each.shortest, 16, 40}:
         sample = draw(name, n=64, length=length)
         assert sample.inputs.shape[:2] == sample.mask.shape == (64, length)
@@ -235,7 +235,7 @@ def outputs_of(each: Task, answers: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_chance_is_what_the_best_constant_gets(name):
     """Whoever answers the same everywhere, or at random, scores as `chance` says; whoever is right scores 1."""
-    each, sample = task(name), draw(name, n=2000, length=24)
+    each, sample = task_named(name), draw(name, n=2000, length=24)
     right = each.scores(outputs_of(each, sample.targets), sample)
     assert torch.equal(right[~right.isnan()], torch.ones_like(right[~right.isnan()]))
     shape = sample.targets.shape
@@ -252,7 +252,7 @@ def test_chance_is_what_the_best_constant_gets(name):
 
 @pytest.mark.parametrize(("name", "spoilt", "score"), [("parity", 0, 1.0), ("parity", 10, 0.0), ("shuffle-dyck", 0, 0.0)])
 def test_only_the_second_half_counts_unless_all_must_be_right(name, spoilt, score):
-    each, sample = task(name), draw(name, length=20)
+    each, sample = task_named(name), draw(name, length=20)
     said = sample.targets.clone()
     said[:, spoilt : spoilt + 10] = (said[:, spoilt : spoilt + 10] + 1) % each.answers
     assert float(each.scores(outputs_of(each, said), sample).mean()) == score
@@ -260,7 +260,7 @@ def test_only_the_second_half_counts_unless_all_must_be_right(name, spoilt, scor
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_is_least_where_the_answers_are_right(name):
-    each, sample = task(name), draw(name, length=20)
+    each, sample = task_named(name), draw(name, length=20)
     right, wrong = sample.targets, (sample.targets + 1) % (each.answers if not each.numbers else 3)
     assert float(each.loss(20 * outputs_of(each, right) if not each.numbers else outputs_of(each, right), sample)) < 1e-3
     assert float(each.loss(20 * outputs_of(each, wrong), sample)) > 0.5
@@ -278,4 +278,4 @@ def test_bounded_strings_use_their_room():
 
 def test_an_unknown_task_is_answered_with_the_nearest():
     with pytest.raises(InputError, match=r"unknown task 'party'\. Did you mean 'parity'\?"):
-        task("party")
+        task_named("party")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ritornello.diagnostics import task
+from ritornello.diagnostics import task_named
 from ritornello.mixers import mixer
 from ritornello.mixers.base import Context, Place
 from ritornello.ops.block import block
@@ -24,7 +24,7 @@ SHUT = -1e4  # a log decay as good as a gate of 0
 
 
 def drawn(name: str, n: int, length: int):
-    return task(name).sample(torch.Generator().manual_seed(length), n, length)
+    return task_named(name).sample(torch.Generator().manual_seed(length), n, length)
 
 
 def hot(symbols: Tensor, kinds: int) -> Tensor:
@@ -276,7 +276,7 @@ def walk(to: Tensor, inputs: Tensor, impl: str) -> Tensor:
 @pytest.mark.parametrize(("name", "length"), [("parity", 10_000), ("mod-sum", 10_000), ("s3", 10_000), ("a5", 400), ("s5", 100)])
 def test_words_of_groups_by_matrices(impl, name, length):
     sample = drawn(name, 1, length)
-    assert right(walk(task(name).table, sample.inputs, impl), sample)
+    assert right(walk(task_named(name).table, sample.inputs, impl), sample)
 
 
 @both
@@ -307,7 +307,7 @@ def test_a_random_automaton_equals_its_simulation(impl):
 @both
 @pytest.mark.parametrize("name", ["reber", "embedded-reber"])
 def test_grammars_by_their_automaton(impl, name):
-    sample, grammar = drawn(name, 4, 500), task(name)
+    sample, grammar = drawn(name, 4, 500), task_named(name)
     assert right(grammar.asks[walk(grammar.to, sample.inputs, impl)], sample)
 
 

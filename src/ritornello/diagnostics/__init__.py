@@ -32,7 +32,7 @@ TASKS = {  # name: the file it stands in
 }
 
 
-def task(name: str) -> "Task":
+def task_named(name: str) -> "Task":
     """The task behind a name of TASKS; InputError with the nearest name if there is none."""
     if name not in TASKS:
         raise unknown("task", name, TASKS)
