@@ -42,7 +42,7 @@ def loop(a: Tensor, b: Tensor, h: Tensor, reset: Tensor | None, times: Times = r
     Returns every h (B, T, *N) and the last one.
     """
     outputs = []
-    resets = _like(reset, b).unbind(1) if reset is not None else [None] * b.shape[1]
+    resets = like(reset, b).unbind(1) if reset is not None else [None] * b.shape[1]
     for a_t, b_t, reset_t in zip(_every_step(a, b).unbind(1), b.unbind(1), resets, strict=True):
         if reset_t is not None:
             h = torch.where(reset_t, 0, h)
@@ -57,7 +57,7 @@ def chunk(a: Tensor, b: Tensor, h: Tensor, reset: Tensor | None, times: Times = 
     if T == 0:
         return b, h
     a_steps, b_steps = _steps(_every_step(a, b)), _steps(b)  # 16 tensors (B, N, *N) each
-    cuts = _steps(_like(reset, b)) if reset is not None else None
+    cuts = _steps(like(reset, b)) if reset is not None else None
     products, locals_ = [a_steps[0] if cuts is None else torch.where(cuts[0], 0, a_steps[0])], [b_steps[0]]
     for i in range(1, CHUNK):
         product, local = products[-1], locals_[-1]
@@ -84,7 +84,7 @@ def _every_step(a: Tensor, b: Tensor) -> Tensor:
     return a.expand(a.shape[0], b.shape[1], *a.shape[2:])
 
 
-def _like(reset: Tensor, b: Tensor) -> Tensor:
+def like(reset: Tensor, b: Tensor) -> Tensor:
     """(B, T) -> (B, T, 1, ...), as many axes as b."""
     return reset.view(*reset.shape, *[1] * (b.dim() - 2))
 
