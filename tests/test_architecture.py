@@ -17,9 +17,10 @@ BELOW = {
     "model": GROUND | {"ops", "mixers"},
     "data": {"errors", "config"},
     "folder": GROUND | {"model", "data"},
+    "hf": GROUND | {"mixers", "model", "data", "folder"},
     **dict.fromkeys(("train", "evals", "analysis", "serve"), GROUND | {"mixers", "model", "data", "folder"}),
     "experiments": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
-    "cli": GROUND | {"mixers", "folder", "serve", "experiments"},
+    "cli": GROUND | {"mixers", "folder", "hf", "serve", "experiments"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

@@ -95,6 +95,8 @@ def resume(path: Path, console: Console | None = None) -> Path:
     """Go on with a run that was stopped, to the weights it would have had. InputError if there is nothing to go on with."""
     console, began = console or Console(quiet=True), time.monotonic()
     config = from_dict(RunConfig, folder.read_config(path))
+    if config.imported is not None:
+        raise InputError(f"{path}: imported, so there is nothing to resume; go on learning from it with: ritornello run TEXT --from {path}")
     with folder.locked(path):
         if (path / "report.html").exists():
             raise InputError(f"{path}: this run is finished; look at {path / 'report.html'}, or begin another with --from {path}")

@@ -72,6 +72,7 @@ class RunConfig:
     model: LMConfig
     train: TrainConfig
     evaluate: EvaluateConfig
+    imported: str | None = None  # the folder and layout that the weights came from; nothing was trained here
     start_from: str | None = None
     checkpoint_every: int | None = None  # steps; None: every 30 seconds
     licence: str | None = None
@@ -133,3 +134,5 @@ class Request:
             ("evaluate", EvaluateConfig, {}),
         ):
             from_dict(cls, needed | getattr(self, table), table)
+        if self.train.get("steps") == 0:
+            raise InputError("train.steps: 0 is less than 1")

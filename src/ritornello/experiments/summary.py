@@ -28,6 +28,10 @@ def summary(path: Path) -> str:
     """A run's plan, scores and cost as text for a terminal."""
     data = summary_data(path)
     lines = [data["config"]["plan"]]
+    if data["config"]["imported"] is not None:
+        return "\n".join(
+            [*lines, f"Nothing was trained here. Use it with: ritornello generate {path}, or ritornello run TEXT --from {path}"]
+        )
     if data["results"] is None:
         return "\n".join(
             [*lines, f"Not finished: step {data['step']:,} of {data['config']['train']['steps']:,}; go on with: ritornello resume {path}"]
@@ -88,9 +92,9 @@ def listing(runs: list[dict[str, Any]], path: Path) -> str:
             continue
         config, results = run["config"], run["results"]
         model = f"{describe(config['model']['layers'])}, {config['model']['dim']} wide"
-        bits = results["headline"]["bits_per_byte"] if results else None
+        bits = f"{results['headline']['bits_per_byte']:.3f}" if results else "unfinished" if config["imported"] is None else "imported"
         steps = f"{run['step']:,} of {config['train']['steps']:,}"
-        shown.add_row(escape(run["path"]), escape(config["corpus"]["name"]), model, steps, "unfinished" if bits is None else f"{bits:.3f}")
+        shown.add_row(escape(run["path"]), escape(config["corpus"]["name"]), model, steps, bits)
     return render(shown)
 
 

@@ -28,7 +28,7 @@ class Diverged(InputError):
 class TrainConfig:
     """How a run trains. What it trains is the model's config."""
 
-    steps: int
+    steps: int  # 0: the weights came from elsewhere
     batch: int = 16  # rows
     length: int = 256  # tokens of a row in one step
     lr: float = 3e-3
@@ -45,9 +45,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "length", "threads"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name}: {getattr(self, name)} is less than 1")
+        for name, least in (("steps", 0), ("batch", 1), ("length", 1), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"train.{name}: {getattr(self, name)} is less than {least}")
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}: {getattr(self, name)} is not a positive number")
