@@ -16,18 +16,18 @@ def gla() -> dict[str, Tensor]:
         "v": (16, 16),
         "gate": (16, 16),
         "out": (16, 16),
-        "forget.0": (5, 16),
-        "forget.1": (8, 5),
+        "narrow": (5, 16),
+        "forget": (8, 5),
         "norm": (4,),
     }
     leaves = {f"{name}.weight": torch.randn(shape, generator=generator) * 0.4 for name, shape in shapes.items()}
-    shapes = {"forget.1.bias": (8,), "x": (2, 37, 16), "S": (2, 4, 2, 4)}
+    shapes = {"forget.bias": (8,), "x": (2, 37, 16), "S": (2, 4, 2, 4)}
     leaves |= {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
     for leaf in leaves.values():
         leaf.requires_grad_()
     x = leaves["x"]
     q, k, v, gate = ((x @ leaves[f"{name}.weight"].T).unflatten(-1, (4, -1)) for name in ("q", "k", "v", "gate"))
-    logit = x @ leaves["forget.0.weight"].T @ leaves["forget.1.weight"].T + leaves["forget.1.bias"]
+    logit = x @ leaves["narrow.weight"].T @ leaves["forget.weight"].T + leaves["forget.bias"]
     log_decay = torch.nn.functional.logsigmoid(logit).unflatten(-1, (4, -1)) / 16
     recur = outside.naive("gla").naive_recurrent_gla
     y, S = recur(q, k, v, log_decay, initial_state=leaves["S"], output_final_state=True)

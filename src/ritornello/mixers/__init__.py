@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ritornello.mixers.base import Mixer
 
 MIXERS = {
+    "aaren": "Aaren",
     "attention": "Attention",
     "deltanet": "DeltaNet",
     "gated_deltanet": "GatedDeltaNet",
@@ -28,6 +29,8 @@ MIXERS = {
     "retnet": "RetNet",
     "rglru": "RGLRU",
     "rnn": "RNN",
+    "rwkv4": "RWKV4",
+    "rwkv7": "RWKV7",
     "rwkv_channel": "RWKVChannel",
     "slstm": "SLSTM",
     "swiglu": "SwiGLU",

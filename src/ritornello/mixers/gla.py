@@ -39,23 +39,23 @@ class GLA(Mixer):
         keys, rank = dim // 2, min(config.rank, dim)
         self.q, self.k = (nn.Linear(dim, keys, bias=False) for _ in range(2))
         self.v, self.gate, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.forget = nn.Sequential(nn.Linear(dim, rank, bias=False), nn.Linear(rank, keys))
+        self.narrow, self.forget = nn.Linear(dim, rank, bias=False), nn.Linear(rank, keys)
         self.norm = nn.RMSNorm(2 * self.key_dim, eps=config.eps)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Normal(0, 0.02) weights; a zero bias, so that a gate starts at 2^(-1/16), half forgotten in 16 tokens."""
-        for linear in (self.q, self.k, self.v, self.gate, self.out, *self.forget):
+        for linear in (self.q, self.k, self.v, self.gate, self.out, self.narrow, self.forget):
             nn.init.normal_(linear.weight, std=0.02)
-        nn.init.zeros_(self.forget[1].bias)
+        nn.init.zeros_(self.forget.bias)
         self.norm.reset_parameters()
 
     def init_state(self, batch: int) -> State:
         return State(self.zeros(batch, self.config.heads, self.key_dim, 2 * self.key_dim))
 
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        parts = (self.q, self.k, self.v, self.gate, self.forget)
-        q, k, v, gate, forget = (part(x).unflatten(-1, (self.config.heads, -1)) for part in parts)
+        parts = (self.q(x), self.k(x), self.v(x), self.gate(x), self.forget(self.narrow(x)))
+        q, k, v, gate, forget = (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
         log_decay = nn.functional.logsigmoid(forget.to(state.S.dtype)) / ROOT
         y, S = outer(q * self.key_dim**-0.5, k, v, log_decay, None, state=state.S, reset=context.reset, impl=context.impl)
         y = nn.functional.silu(gate) * self.norm(y.to(x.dtype))
