@@ -9,7 +9,8 @@ from torch import nn
 
 from ritornello.errors import InputError
 from ritornello.mixers import mixer
-from ritornello.mixers.base import Place
+from ritornello.mixers.base import Context, Place
+from ritornello.mixers.slstm import SLSTM
 from ritornello.state import named_leaves, rows, stack
 
 VARIANTS = {
@@ -28,6 +29,8 @@ VARIANTS = {
     "lstm gate recurrence": ("lstm", {"peepholes": True, "gate_recurrence": True}),
     "lstm no gates": ("lstm", {"input_gate": False, "forget_gate": False, "output_gate": False}),
     "lstm much at once": ("lstm", {"coupled": True, "gate_recurrence": True, "output_gate": False, "expand": 2, "projection": 5}),
+    "slstm one head": ("slstm", {"heads": 1}),
+    "slstm without convolution": ("slstm", {"conv": None}),
 }
 every = pytest.mark.parametrize("name", VARIANTS)
 
@@ -93,7 +96,7 @@ def test_gradients_are_the_loops(name, share):
     state, results = warm(module), []
     for impl in ("loop", "auto"):
         inputs, before = x.clone().requires_grad_(), requires_grad(state)
-        leaves = [inputs, *(leaf for _, leaf in named_leaves(before)), *module.parameters()]
+        leaves = [inputs, *(leaf for _, leaf in named_leaves(before) if leaf.numel()), *module.parameters()]
         results.append(torch.autograd.grad(total(*module(inputs, before, reset, impl)), leaves))
     for a, b in zip(*results, strict=True):
         assert_same(a, b, 1e-8)
@@ -137,6 +140,8 @@ def test_dtype_and_no_tokens(name, weights):
         ("lstm", {"projection": 16}, r"lstm.projection: 16 is not in 1 to 15, narrower than the cell"),
         ("lstm", {"coupled": True, "input_gate": False}, r"lstm.coupled: .* both must be there"),
         ("lstm", {"peepholes": True, "input_gate": False, "forget_gate": False, "output_gate": False}, r"need a gate to go to"),
+        ("slstm", {"heads": 3}, r"sLSTM dim over heads: 16 does not divide into parts of 3"),
+        ("slstm", {"heads": 16}, r"16 heads of one number each, whose norm is always zero; use at most 8"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(kind, settings, message):
@@ -153,3 +158,69 @@ def test_the_forget_gate_starts_open():
         gate = bias.pop("f" if "f" in bias else "i")
         assert torch.equal(gate, torch.full_like(gate, 2.0 * sign))
         assert not any(other.any() for other in bias.values())
+
+
+def test_the_first_token_is_written_whole():
+    """From a fresh state, also one that a reset made, c / n is the token's own tanh(z) and n is 1, however small its input gate."""
+    cell = SLSTM(8, SLSTM.Config(conv=None), Place()).double()
+    with torch.no_grad():
+        cell.b[0] = -50.0
+    x = torch.randn(2, 3, 8, dtype=torch.float64)
+    reset = torch.tensor([[False, False, True]] * 2)
+    for piece, mask in ((x[:, :1], None), (x, reset)):
+        _, end = cell(piece, cell.init_state(2), Context(mask))
+        z = torch.einsum("bhk,hkl->bhl", piece[:, -1].unflatten(-1, (4, 2)), cell.w[2])
+        torch.testing.assert_close(end.n, torch.ones_like(end.n))
+        torch.testing.assert_close(end.c, z.tanh())
+
+
+def test_the_documented_initialisation():
+    """The forget gate's biases fall from 5 to -7 within each head, in the last layer later than in the first; nothing recurs yet."""
+    first, last = (SLSTM(32, SLSTM.Config(), Place(index, 3)).b[1] for index in (0, 2))
+    u = torch.arange(8) / 7
+    for bias, power in ((first, 0.3), (last, 1.6)):
+        torch.testing.assert_close(bias, (5 - 12 * u**power).expand(4, 8))
+    cell = SLSTM(256, SLSTM.Config(), Place())
+    assert not cell.r.any()
+    assert not cell.b[[0, 2, 3]].any()
+    assert abs(float(cell.w.detach().std()) - (2 / (5 * 256)) ** 0.5) < 1e-3
+
+
+def test_heads_do_not_mix():
+    """Without the convolution, and before anything mixes channels, an output of a head depends on that head's inputs only."""
+    cell = SLSTM(16, SLSTM.Config(conv=0), Place()).double()
+    torch.nn.init.normal_(cell.r)
+    x = torch.randn(1, 6, 16, dtype=torch.float64)
+    other = x.clone()
+    other[..., 4:8] += 1
+    y, z = (cell(each, cell.init_state(1), Context())[0].unflatten(-1, (4, 4)) for each in (x, other))
+    assert (y != z).any(-1).any(1).tolist() == [[False, True, False, False]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("logit", [-1e4, -13.8, 13.8, 1e4])
+def test_exponential_gates_at_the_very_ends(logit, dtype):
+    """Forget gates at 1e-6 and 1 - 1e-6 and far beyond, input gates up to exp(1e4): finite values and gradients, and an n of at least 1."""
+    for gate in (0, 1):
+        cell = SLSTM(DIM, SLSTM.Config(), Place()).to(dtype)
+        with torch.no_grad():
+            cell.b[gate] = logit
+        x = torch.randn(2, 60, DIM, dtype=dtype, requires_grad=True)
+        y, end = cell(x, cell.init_state(2), Context(resets(60, 0.1)[:2]))
+        assert all(leaf.isfinite().all() for leaf in (y, *end))
+        assert (end.n >= 1).all()
+        assert all(grad.isfinite().all() for grad in torch.autograd.grad(total(y, end), [x, *cell.parameters()]))
+
+
+@pytest.mark.parametrize("kind", ["rnn", "gru", "lstm", "slstm"])
+@pytest.mark.parametrize("impl", ["auto", "loop"])
+def test_a_reset_is_a_mask(kind, impl):
+    """Nothing before a reset leaks past it, infinities included."""
+    cell = lively(mixer(kind)(DIM, mixer(kind).Config(), Place()))
+    x, reset = torch.randn(2, 12, DIM, dtype=torch.float64), torch.zeros(2, 12, dtype=torch.bool)
+    reset[:, 7] = True
+    want, end = cell(x[:, 7:], cell.init_state(2), Context(None, impl))
+    spoiled = torch.cat([torch.full_like(x[:, :7], torch.inf), x[:, 7:]], 1)
+    y, state = cell(spoiled, cell.init_state(2), Context(reset, impl))
+    assert_same(y[:, 7:], want)
+    assert_same(state, end)

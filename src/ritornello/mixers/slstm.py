@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ritornello.errors import InputError, divide
 from ritornello.mixers.base import Context, Mixer, Place
 from ritornello.mixers.cell import over_time
+from ritornello.mixers.head_norm import HeadNorm
 from ritornello.mixers.short_conv import ShortConv
 
 
@@ -50,7 +51,7 @@ class SLSTM(Mixer):
         self.conv = ShortConv(dim, config.conv) if config.conv else None
         self.w, self.r = (nn.Parameter(torch.empty(4, config.heads, self.head_dim, self.head_dim)) for _ in range(2))  # (ifzo, H, in, out)
         self.b = nn.Parameter(torch.empty(4, config.heads, self.head_dim))
-        self.norm = nn.Parameter(torch.empty(dim))
+        self.norm = HeadNorm(config.heads, self.head_dim, bias=False, eps=config.eps)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -64,7 +65,7 @@ class SLSTM(Mixer):
         nn.init.normal_(self.w, std=(2 / (5 * self.dim)) ** 0.5)
         nn.init.zeros_(self.r)
         nn.init.zeros_(self.b)
-        nn.init.ones_(self.norm)
+        self.norm.reset_parameters()
         power = 0.3 + 1.3 * self.place.index / max(self.place.count - 1, 1)
         with torch.no_grad():
             self.b[1] = 5 - 12 * torch.linspace(0, 1, self.head_dim, device=self.b.device) ** power
@@ -84,8 +85,7 @@ class SLSTM(Mixer):
             r = self.r.permute(1, 2, 0, 3).flatten(2)  # (H, K, 4 K)
             fresh = self.init_state(len(x))
             h, memory = over_time(lambda u, memory: step(r, u, memory), u, tuple(state[1:]), tuple(fresh[1:]), context.reset)
-        y = nn.functional.layer_norm(h.to(x.dtype), (self.head_dim,), eps=self.config.eps).flatten(-2)
-        return (y * self.norm).to(x.dtype), State(past, *memory)
+        return self.norm(h).to(x.dtype), State(past, *memory)
 
 
 def step(r: Tensor, u: Tensor, memory: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
