@@ -88,17 +88,16 @@ def test_float32_is_near_the_float64_loop(op, decay, share):
 @BOTH
 @IMPLS
 def test_a_reset_is_a_mask(op, impl):
-    """Infinite old content, the incoming state's too, leaks neither into a fresh document nor into its gradients."""
+    """Infinite old content, decays and the incoming state too, leaks neither into a fresh document nor into its gradients."""
     a, b, h = inputs(op, 50, 1.0)
     reset = torch.zeros(2, 50, dtype=torch.bool)
     reset[:, 20] = True
     reset[0, 35] = True
-    other = b.clone()
-    other[:, :20] = float("inf")
+    endless = torch.full_like(b[:, :20], float("inf"))
     seen = []
-    for content, past in ((b, h), (other, h * float("inf"))):
+    for decay, content, past in ((a, b, h), (torch.cat([endless, a[:, 20:]], 1), torch.cat([endless, b[:, 20:]], 1), endless[:, 0])):
         late = content[:, 20:].clone().requires_grad_()
-        y, end = op(a, torch.cat([content[:, :20], late], 1), state=past, reset=reset, impl=impl)
+        y, end = op(decay, torch.cat([content[:, :20], late], 1), state=past, reset=reset, impl=impl)
         seen.append((y[:, 20:], end, *torch.autograd.grad(y[:, 20:].sum() + end.sum(), late)))
     for first, second in zip(*seen, strict=True):
         assert first.isfinite().all()

@@ -49,12 +49,12 @@ class LRU(Mixer):
 
     def reset_parameters(self) -> None:
         """|lambda|^2 uniform in [r_min^2, r_max^2], its angle in [0, max_phase]; B normal with variance 1/2D a part, C 1/N, d 1."""
-        config, tiny = self.config, torch.finfo(torch.float32).eps
+        config, tiny = self.config, torch.finfo(torch.float32).tiny  # zero has no logarithm
         nn.init.normal_(self.b.weight, std=(2 * self.dim) ** -0.5)
         nn.init.normal_(self.c.weight, std=self.state_dim**-0.5)
         nn.init.normal_(self.d)
         with torch.no_grad():
-            rate = -self.nu.uniform_(config.r_min**2, config.r_max**2).clamp_(tiny, 1 - tiny).log() / 2  # -log |lambda|, not 0
+            rate = -self.nu.uniform_(config.r_min**2, config.r_max**2).clamp_min_(tiny).log() / 2  # -log |lambda|
             self.nu.copy_(rate.log())
             self.gamma.copy_((-torch.expm1(-2 * rate)).log() / 2)
             self.theta.uniform_(0, config.max_phase).clamp_min_(tiny).log_()

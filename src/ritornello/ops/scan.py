@@ -58,7 +58,7 @@ def chunk(a: Tensor, b: Tensor, h: Tensor, reset: Tensor | None, times: Times = 
         return b, h
     a_steps, b_steps = _steps(_every_step(a, b)), _steps(b)  # 16 tensors (B, N, *N) each
     cuts = _steps(like(reset, b)) if reset is not None else None
-    products, locals_ = [a_steps[0] if cuts is None else torch.where(cuts[0], 0, a_steps[0])], [b_steps[0]]
+    products, locals_ = [a_steps[0]], [b_steps[0]]
     for i in range(1, CHUNK):
         product, local = products[-1], locals_[-1]
         if cuts is not None:
