@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ritornello.errors import divide
+from ritornello.errors import divide, unknown
 from ritornello.mixers.base import Context, Mixer, Place
 from ritornello.mixers.head_norm import HeadNorm
 from ritornello.mixers.short_conv import ShortConv
@@ -49,6 +49,8 @@ class MLSTM(Mixer):
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
+        if config.forget not in ("sigmoid", "exp"):
+            raise unknown("mLSTM forget gate", config.forget, ("sigmoid", "exp"))
         self.inner = config.expand * dim
         self.head_dim = divide(self.inner, config.heads, "mLSTM inner width over heads")
         blocks = divide(self.inner, BLOCK, "mLSTM inner width over blocks of its maps")
