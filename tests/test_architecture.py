@@ -20,7 +20,8 @@ BELOW = {
     "hf": GROUND | {"mixers", "model", "data", "folder"},
     **dict.fromkeys(("train", "evals", "analysis", "serve"), GROUND | {"mixers", "model", "data", "folder"}),
     "experiments": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
-    "cli": GROUND | {"mixers", "folder", "hf", "serve", "experiments"},
+    "diagnostics": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
+    "cli": GROUND | {"diagnostics", "mixers", "folder", "hf", "serve", "experiments"},
 }
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

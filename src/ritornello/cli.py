@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ritornello import __version__
+from ritornello.diagnostics import TASKS
 from ritornello.errors import InputError
 from ritornello.mixers import CHANNEL, MIXERS
 
@@ -166,6 +167,25 @@ def _mixers(options: dict[str, Any], began: float) -> int:
     return 0
 
 
+def _diagnose(options: dict[str, Any], began: float) -> int:
+    from ritornello.diagnostics.diagnose import diagnose, table, trials
+    from ritornello.diagnostics.trial import split
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.summary import render
+    from ritornello.provenance import cores
+
+    quiet, as_json, jobs, out = (options.pop(name) for name in ("quiet", "json", "jobs", "out"))
+    asked = trials(split(options.pop("mixers")), split(options.pop("tasks")), **options)
+    _set_threads(1)
+    try:
+        rows = diagnose(asked, out, Console(quiet), cores() if jobs is None else jobs)
+    except KeyboardInterrupt:
+        print(f"\nritornello: stopped; what is finished is kept in {out}, and the same command goes on from there", file=sys.stderr)
+        return 130
+    print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else render(table(rows, asked[0].length)))
+    return 0
+
+
 def _print_summary(path: Path, as_json: bool) -> None:
     from ritornello.experiments.summary import summary, summary_data
 
@@ -219,6 +239,8 @@ def _parser() -> Parser:
     export.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     export.add_argument("--to", choices=("hf-layout",), required=True, help="hf-layout: a folder that transformers opens")
     export.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: RUN/hf-layout)")
+
+    _add_diagnose(commands)
 
     show = _command(commands, "show", _show, "print what a run came to")
     show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
@@ -279,6 +301,26 @@ def _add_run(commands: Any) -> None:
     rest.add_argument("--out", metavar="RUN", help="the run's folder (default: the next free one in runs/)")
     rest.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: 30 seconds)")
     rest.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+
+
+def _add_diagnose(commands: Any) -> None:
+    diagnose = _command(
+        commands, "diagnose", _diagnose, "what can an architecture do? small models on generated tasks, at lengths they have not seen",
+        "Trains a small model for each mixer, task and seed, tests it at 1, 2, 4 and 8 times its longest training sequence, and writes a "
+        "folder with report.html. What is finished is kept and not run again.",
+    )  # fmt: skip
+    diagnose.add_argument(
+        "--mixers", default="hgrn2,lstm,attention", metavar="NAMES",
+        help=f'with commas between; settings in brackets: "deltanet(eigenvalues=signed),lstm" (default %(default)s). Known: {TIME_MIXERS}',
+    )  # fmt: skip
+    diagnose.add_argument(
+        "--tasks", default="parity,flip-flop,recall", metavar="NAMES", help=f"(default %(default)s). Known: {', '.join(TASKS)}"
+    )
+    diagnose.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each (default 3)")
+    diagnose.add_argument("--steps", type=int, default=1500, metavar="N", help="updates of a run (default 1500)")
+    diagnose.add_argument("--length", type=int, default=16, metavar="N", help="longest training sequence (default 16)")
+    diagnose.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: a processor each)")
+    diagnose.add_argument("--out", type=Path, default=Path("diagnosis"), metavar="FOLDER", help="where to write (default: diagnosis)")
 
 
 def _add_protocol(parser: Any, default: str | None) -> None:

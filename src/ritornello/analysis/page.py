@@ -48,15 +48,15 @@ def render(run: Path) -> str:
         "cost": _cost(results.get("cost") or {}),
         "plan": config.get("plan"),
         "settings": _settings(config),
-        "provenance": _flatten(provenance),
+        "provenance": flatten(provenance),
         "command": provenance.get("command"),
         "generate": f'ritornello generate {shlex.quote(run.name)} --prompt "Once upon a time" --temperature 0.8',
         "data": _script({"curve": curve.get("data"), "passage": passage.get("data")}),
     }
-    return _environment().get_template("page.html.j2").render(view)
+    return environment().get_template("page.html.j2").render(view)
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -261,15 +261,15 @@ def _settings(config: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
     """(table, its settings) pairs; what stands outside a table comes last."""
     tables = {name: table for name, table in config.items() if isinstance(table, dict)}
     rest = {name: value for name, value in config.items() if name not in tables and name not in ("format", "plan")}
-    return [(name, _flatten(table)) for name, table in (*tables.items(), ("run", rest)) if table]
+    return [(name, flatten(table)) for name, table in (*tables.items(), ("run", rest)) if table]
 
 
-def _flatten(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested values as (dotted name, text) pairs."""
     pairs = []
     for name, value in table.items():
         if isinstance(value, dict) and value:
-            pairs += _flatten(value, f"{prefix}{name}.")
+            pairs += flatten(value, f"{prefix}{name}.")
         else:
             pairs.append((prefix + name, _setting(name, value)))
     return pairs

@@ -1,8 +1,8 @@
 """Train a small model on one task and measure it at lengths it has never seen.
 
 Two layers of a mixer, 64 wide, each with a channel mixer above; AdamW at a rate that falls in a straight line; every step
-draws new sequences of one length, from the shortest the task has to `length`. Short convolutions are off unless asked for:
-with one, a model whose recurrence is diagonal is more than diagonal. The same trial gives the same numbers.
+draws new sequences of one length, from the shortest the task has to `length`. Short convolutions are off where a mixer lets
+them be, unless asked for: with one, a model whose recurrence is diagonal is more than diagonal. The same trial gives the same numbers.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -37,7 +37,7 @@ class Trial:
     mixer: str
     task: str
     seed: int = 0
-    steps: int = 1000
+    steps: int = 1500
     length: int = 16  # of the longest training sequence
     dim: int = 64
     layers: int = 2
@@ -52,15 +52,14 @@ class Trial:
         least = task_named(self.task).shortest
         if self.length < least:
             raise InputError(f"--length {self.length}: {self.task} needs at least {least}")
-        self.model()
+        if "causal" not in mixer(self.model().layers[0]).laws:
+            raise InputError(f"{self.mixer} sees later tokens, where the answers stand; take a causal mixer")
 
     def model(self) -> LMConfig:
         """The config of the model it trains."""
         name, config = contestant(self.mixer)
-        mixers = {name: config}
-        return LMConfig(
-            vocab=task_named(self.task).symbols, dim=self.dim, layers=(name,) * self.layers, channel=self.channel, mixers=mixers
-        )  # fmt: skip
+        layers, symbols = (name,) * self.layers, task_named(self.task).symbols
+        return LMConfig(vocab=symbols, dim=self.dim, layers=layers, channel=self.channel, mixers={name: config})
 
 
 class Solver(nn.Module):
@@ -79,9 +78,8 @@ class Solver(nn.Module):
 
 
 def contestant(text: str) -> tuple[str, Mixer.Config]:
-    """A mixer's name and config from "name" or "name(setting=value,...)". Short convolutions are off unless set.
-
-    Values are read as JSON, else as words. Raises InputError for what is unknown, with the nearest name.
+    """A mixer's name and config from "name" or "name(setting=value,...)". A short convolution that may be left out is,
+    unless it is set. Values are read as JSON, else as words. Raises InputError for what is unknown, with the nearest name.
     """
     found = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", text)
     if not found:
@@ -97,8 +95,8 @@ def contestant(text: str) -> tuple[str, Mixer.Config]:
         except json.JSONDecodeError:
             settings[key.strip()] = value.strip()
     kind = mixer(name).Config
-    if "conv" not in settings and "conv" in (hints := get_type_hints(kind)):
-        settings["conv"] = None if type(None) in get_args(hints["conv"]) else 0
+    if type(None) in get_args(get_type_hints(kind).get("conv")):
+        settings.setdefault("conv", None)
     return name, from_dict(kind, settings, name)
 
 
@@ -124,7 +122,8 @@ def run(trial: Trial, progress: Callable[[int, float], None] = lambda step, loss
         torch.manual_seed(trial.seed)
         solver = Solver(trial.model(), task)
         reason = _train(solver, task, trial, progress)
-    cell = to_dict(trial) | {"parameters": sum(weight.numel() for weight in solver.parameters())}
+    (settings,) = solver.body.config.mixers.values()
+    cell = to_dict(trial) | {"settings": to_dict(settings), "parameters": sum(weight.numel() for weight in solver.parameters())}
     cell |= {"about": task.about, "metric": task.metric, "chance": task.chance, "seconds": round(time.monotonic() - began, 1)}
     if reason:
         return cell | {"reason": reason, "points": []}
@@ -163,14 +162,3 @@ def measure(solver: nn.Module, task: Task, length: int, tests: int = TESTS) -> d
     rows = scores.mean(1)
     point = {"length": length, "score": float(rows.mean()), "stderr": float(rows.std() / len(rows) ** 0.5), "n": len(rows)}
     return point | ({"heads": scores.mean(0).tolist()} if task.heads > 1 else {})
-
-
-def normalised(score: float, chance: float) -> float:
-    """0 at chance, 1 where everything is right; below 0 for worse than a constant."""
-    return (score - chance) / (1 - chance)
-
-
-def median(values: Sequence[float]) -> float:
-    """The middle value, or the mean of the two in the middle."""
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
