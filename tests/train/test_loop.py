@@ -138,7 +138,7 @@ def test_rates_rise_and_fall_as_said():
     assert all(0 < value <= 1 for value in linear + cosine + wsd)
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("lr", 0.0), ("lr", math.nan), ("clip", -1.0), ("seed", -1), ("warmup", -1)])
+@pytest.mark.parametrize(("name", "value"), [("steps", -1), ("lr", 0.0), ("lr", math.nan), ("clip", -1.0), ("seed", -1), ("warmup", -1)])
 def test_impossible_settings_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"train.{name}"):
         TrainConfig(**{"steps": 1} | {name: value})
