@@ -21,9 +21,9 @@ def test_round_trip_through_json():
     [
         ("dims=3", r"unknown field 'model.dims'. Did you mean 'model.dim'\?"),
         ("mixers.hgrn2.head_dims=3", r"unknown field 'model.mixers.hgrn2.head_dims'. Did you mean 'model.mixers.hgrn2.head_dim'\?"),
-        ("mixers.hgrn={}", r"unknown mixer 'hgrn'. Did you mean 'hgrn2'\?"),
+        ("mixers.hgrm={}", r"unknown mixer 'hgrm'. Did you mean 'hgrn'\?"),
         ("layers=hgrn2", r"model.layers: expected tuple, found 'hgrn2'"),
-        ('layers=["swiglu"]', r"swiglu mixes channels, not time; use one of attention, .*hgrn2, .*lstm"),
+        ('layers=["swiglu"]', r"swiglu mixes channels, not time; use one of .*hgrn2, .*lstm"),
         ("dim=0", r"dim 0"),
         ("dim=true", r"model.dim: expected int, found True"),
         ("dropout=1", r"model.dropout: 1.0 is not in \[0, 1\)"),

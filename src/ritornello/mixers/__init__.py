@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 MIXERS = {
     "aaren": "Aaren",
     "attention": "Attention",
+    "bidirectional": "Bidirectional",
+    "block": "Block",
     "deltanet": "DeltaNet",
     "gated_deltanet": "GatedDeltaNet",
     "geglu": "GeGLU",
@@ -30,10 +32,12 @@ MIXERS = {
     "rglru": "RGLRU",
     "rnn": "RNN",
     "rwkv4": "RWKV4",
+    "rwkv6": "RWKV6",
     "rwkv7": "RWKV7",
     "rwkv_channel": "RWKVChannel",
     "slstm": "SLSTM",
     "swiglu": "SwiGLU",
+    "unitary": "Unitary",
     "window": "Window",
 }
 CHANNEL = frozenset({"geglu", "gelu", "rwkv_channel", "swiglu"})  # those that mix channels only
