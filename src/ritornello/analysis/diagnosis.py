@@ -5,6 +5,7 @@ on one task with one seed. Cells that were trained otherwise stay in the file an
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ def render(folder: Path) -> str:
         "at": length * AT,
         "sentence": _sentence(rows, mixers, tasks, length),
         "tasks": tasks,
-        "heat": [(mixer, _colour(mixers, mixer), [_tile(rows, mixer, task) for task in tasks]) for mixer in mixers],
+        "heat": [(_breakable(mixer), _colour(mixers, mixer), [_tile(rows, mixer, task) for task in tasks]) for mixer in mixers],
         "levels": range(page.LEVELS),
         "charts": [_chart(task, [row for row in rows if row["task"] == task], cells, mixers) for task in tasks],
         "convolved": [mixer for mixer in mixers if any(cell["mixer"] == mixer and cell["settings"].get("conv") for cell in cells)],
@@ -135,21 +136,24 @@ def _sentence(rows: Sequence[dict[str, Any]], mixers: Sequence[str], tasks: Sequ
     solved = {mixer: 0 for mixer in mixers}
     for row in rows:
         solved[row["mixer"]] += bool(row["normalised"] and row["normalised"]["median"] >= SOLVED)
-    told = ", ".join(f"{mixer} {count}" for mixer, count in sorted(solved.items(), key=lambda pair: -pair[1]))
+    if not rows:
+        return "Nothing is finished yet."
+    ranked = sorted(solved.items(), key=lambda pair: -pair[1])
+    told = ", ".join(f"{mixer} {'solves ' * (place == 0)}{count}" for place, (mixer, count) in enumerate(ranked))
     what = f"{len(tasks)} task" + "s" * (len(tasks) > 1)
-    return f"Trained on sequences of up to {length} steps and tested at {length * AT}, of {what} each solves: {told}."
+    return f"Trained on sequences of up to {length} steps and tested at {length * AT}. Of {what} {told}."
 
 
 def _tile(rows: Sequence[dict[str, Any]], mixer: str, task: str) -> dict[str, Any]:
     """A cell of the heat-map: colour level, number, what stands below it."""
     row = next((row for row in rows if (row["mixer"], row["task"]) == (mixer, task)), None)
     if row is None or row["normalised"] is None:
-        return {"level": None, "number": "–", "note": "not run" if row is None else "; ".join(row["failed"])}
+        return {"level": None, "number": "–", "notes": ["not run"] if row is None else row["failed"]}
     value = row["normalised"]
     level = min(page.LEVELS - 1, max(0, round(value["median"] * (page.LEVELS - 1))))
     seeds = f"{row['seeds']} seed" + "s" * (row["seeds"] > 1)
-    spread = f"{_plain(value['low'])} to {_plain(value['high'])}, " if row["seeds"] > 1 else ""
-    return {"level": level, "number": _plain(value["median"]), "note": f"{spread}{seeds}" + "".join(f"; {why}" for why in row["failed"])}
+    spread = [f"{_plain(value['low'])} to {_plain(value['high'])}"] * (row["seeds"] > 1)
+    return {"level": level, "number": _plain(value["median"]), "notes": [*spread, seeds, *row["failed"]]}
 
 
 def _chart(task: str, rows: Sequence[dict[str, Any]], cells: Sequence[Cell], mixers: Sequence[str]) -> dict[str, Any]:
@@ -204,6 +208,11 @@ def _numbers(row: dict[str, Any], cell: Cell) -> dict[str, Any]:
         "seconds": numerals.number(round(row["seconds"])),
         "failed": "; ".join(row["failed"]),
     }
+
+
+def _breakable(name: str) -> Markup:
+    """A name with settings may go on in the next line behind a bracket, an equals sign or a comma."""
+    return Markup("").join(Markup("{}<wbr>").format(part) for part in re.split(r"(?<=[(=,])", name))
 
 
 def _plain(value: float) -> str:
