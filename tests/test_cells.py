@@ -10,6 +10,7 @@ from torch import nn
 from ritornello.errors import InputError
 from ritornello.mixers import mixer
 from ritornello.mixers.base import Context, Place
+from ritornello.mixers.cell import CellMixer
 from ritornello.mixers.slstm import SLSTM
 from ritornello.state import named_leaves, rows, stack
 
@@ -224,3 +225,38 @@ def test_a_reset_is_a_mask(kind, impl):
     y, state = cell(spoiled, cell.init_state(2), Context(reset, impl))
     assert_same(y[:, 7:], want)
     assert_same(state, end)
+
+
+class Greatest(CellMixer):
+    """The greatest value seen so far in each channel, and of how many: a fresh state that is not zero, one leaf a counter."""
+
+    def __init__(self):
+        super().__init__(DIM, None, Place())
+        self.scale = nn.Parameter(torch.ones(DIM))
+
+    def init_state(self, batch: int):
+        greatest = torch.full((batch, DIM), -2.0, dtype=self.scale.dtype)
+        return greatest, torch.zeros(batch, dtype=torch.int64)
+
+    def inputs(self, x):
+        return x * self.scale
+
+    def cell(self, x, state):
+        greatest = torch.maximum(state[0], x)
+        return greatest, (greatest, state[1] + 1)
+
+    def outputs(self, y):
+        return 2 * y
+
+
+def test_any_cell_becomes_a_mixer():
+    """One with a state of its own making, against the sentence that describes it."""
+    cell, x, reset = Greatest().double(), torch.randn(3, 23, DIM, dtype=torch.float64) - 2, resets(23, 0.2)
+    y, (greatest, count) = cell(x, cell.init_state(3), Context(reset))
+    for row in range(3):
+        starts = sorted({0, *reset[row].nonzero()[:, 0].tolist()})
+        for start, until in pairwise([*starts, 23]):
+            want = [x[row, start : t + 1].amax(0).clamp_min(-2) for t in range(start, until)]
+            assert torch.equal(y[row, start:until], 2 * torch.stack(want))
+        assert count[row] == 23 - starts[-1]
+        assert torch.equal(greatest[row], want[-1])
