@@ -45,6 +45,8 @@ def small(command: str) -> list[str]:
     words = shlex.split(command)[1:]
     if words[0] == "generate":
         return [*words, "--tokens", "5"]
+    if words[0] == "diagnose":
+        return [*words, "--seeds", "1", "--steps", "2", "--jobs", "1"]
     if words[0] != "run" or "--dry-run" in words:
         return words
     for name in ("--minutes", "--steps"):
