@@ -40,7 +40,7 @@ class LMConfig:
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-6
     embedding_norm: bool = False  # a norm on the embedding, as in RWKV
-    embedding_scale: bool = False  # embeddings times the square root of dim, as in Griffin
+    embedding_scale: bool = False  # embeddings times the square root of dim, in bfloat16, as in RecurrentGemma
     softcap: float | None = None  # logits are kept within this: cap * tanh(logits / cap), as in Griffin
     tied: bool = True  # head and embedding share their weights
     dropout: float = 0.0  # on the embedding and on each mixer's output
@@ -111,6 +111,7 @@ class LM(nn.Module):
             raise unknown("implementation", impl, IMPLS)
         self.config, self.impl = config, impl
         self.embedding = nn.Embedding(config.vocab, config.dim)
+        self.scale = torch.tensor(config.dim**0.5, dtype=torch.bfloat16, device="cpu").item()
         self.embedding_norm = _norm(config) if config.embedding_norm else None
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, place) for place in places(config.layers))
@@ -129,7 +130,7 @@ class LM(nn.Module):
         """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""
         x = tokens if tokens.is_floating_point() else self.embedding(tokens)
         if self.config.embedding_scale:
-            x = x * self.config.dim**0.5
+            x = x * self.scale
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         outputs, after, context = [self.drop(x)], [], Context(reset, self.impl)

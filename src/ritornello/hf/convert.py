@@ -15,13 +15,13 @@ from ritornello import folder
 from ritornello.config import read_file, to_dict
 from ritornello.data.tokenizers import LibraryTokenizer, Tokenizer, load_tokenizer
 from ritornello.errors import InputError, unknown
-from ritornello.hf import files, hgrn2, llama
+from ritornello.hf import files, hgrn2, llama, mamba, mamba2, recurrentgemma, rwkv4
 from ritornello.hf.layout import Layout, Settings
 from ritornello.mixers.layers import describe
 from ritornello.model import LM, LMConfig, parameters
 from ritornello.provenance import collect, sha256
 
-LAYOUTS = {module.LAYOUT.model_type: module.LAYOUT for module in (hgrn2, llama)}
+LAYOUTS = {module.LAYOUT.model_type: module.LAYOUT for module in (hgrn2, llama, mamba, mamba2, recurrentgemma, rwkv4)}
 
 
 def import_folder(path: str | Path, out: str | Path | None = None, tokenizer: str | Path | None = None) -> Path:
@@ -89,7 +89,7 @@ def _layout(table: dict[str, Any], path: Path) -> Layout:
 
 def _without_copies(stored: dict[str, Any], layout: Layout, config: LMConfig) -> dict[str, Any]:
     """The tensors less a tied head's copy of the embedding, which must be one."""
-    head, embedding = layout.theirs("head.weight"), layout.theirs("embedding.weight")
+    head, embedding = layout.names["head"] + ".weight", layout.names["embedding"] + ".weight"
     if not config.tied or head not in stored or embedding not in stored:
         return stored
     if not torch.equal(stored[head].load(), stored[embedding].load()):

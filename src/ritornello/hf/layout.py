@@ -107,7 +107,7 @@ class Layout:
     channel: str | None  # the channel mixer of every block
     read: Callable[[Settings], LMConfig]
     write: Callable[[LM], dict[str, Any]]
-    names: dict[str, str]  # our name, or the beginning of one, to theirs
+    names: dict[str, str]  # our name, or the beginning of one, with the mixer's name for "time", to theirs
     changes: dict[str, Change] = field(default_factory=dict)  # by the end of our name
     older: Callable[[dict[str, Stored]], dict[str, Stored]] = lambda stored: stored  # how earlier files of this layout become later ones
 
@@ -116,14 +116,15 @@ class Layout:
         for name in model.state_dict():
             if not (model.config.tied and name == "head.weight"):
                 change = next((change for end, change in self.changes.items() if name.endswith(end)), SAME)
-                yield name, self.theirs(name), change
+                yield name, self.theirs(name, model.config.layers), change
 
-    def theirs(self, name: str) -> str:
+    def theirs(self, name: str, layers: tuple[str, ...]) -> str:
         """Their name for a weight of ours."""
         parts = name.split(".")
         number = parts[1] if parts[0] == "blocks" else ""
         if number:
             parts[1] = "#"
+            parts[2] = layers[int(number)] if parts[2] == "time" else parts[2]
         for size in range(len(parts), 0, -1):
             if (found := self.names.get(".".join(parts[:size]))) is not None:
                 return ".".join([found.replace("#", number), *parts[size:]])

@@ -43,7 +43,7 @@ class RGLRU(Mixer):
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
         self.width = dim if config.width is None else config.width
-        size = min(config.head_dim, self.width)
+        self.head_dim = size = min(config.head_dim, self.width)
         self.heads = divide(self.width, size, "RG-LRU width over head_dim")
         self.x, self.y = (nn.Linear(dim, self.width) for _ in range(2))
         self.conv = ShortConv(self.width, config.conv, activation=False)
