@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ritornello.errors import InputError
+from ritornello.mixers.attention import Attention
 from ritornello.mixers.base import Place
 from ritornello.mixers.window import Window
 from ritornello.ops.window import State, window
@@ -107,3 +108,5 @@ def test_settings_that_cannot_be_are_refused():
     ):
         with pytest.raises(InputError, match=said):
             Window(16, Window.Config(**settings), Place())
+    with pytest.raises(InputError, match="attention heads over kv_heads: 4 does not divide into parts of 3; use 3 or 6"):
+        Attention(16, Attention.Config(head_dim=4, kv_heads=3), Place())
