@@ -99,7 +99,9 @@ class MLSTM(Mixer):
         both = torch.cat([state.C, state.n[..., None]], -1)  # n is read and written as one more channel of v, always 1
         decay = (log_f + before - m)[..., None]
         y, both = outer(q, k, nn.functional.pad(v, (0, 1), value=1), decay, None, state=both, reset=context.reset, impl=context.impl)
-        y = y[..., :-1] / (torch.maximum(y[..., -1:].abs(), (-m).exp()[..., None]) + TINY)
+        small = m.clamp_max(0).exp()[..., None]  # above and below the line, so that exp(-m) stays finite
+        y = y * small
+        y = y[..., :-1] / (torch.maximum(y[..., -1:].abs(), (-m.clamp_min(0)).exp()[..., None]) + TINY * small)
         y = (self.norm(y.to(x.dtype)) + self.skip * c) * nn.functional.silu(z)
         return self.down(y), State(both[..., :-1], both[..., -1], m[:, -1] if m.shape[1] else state.m, past)
 
