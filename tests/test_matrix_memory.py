@@ -127,7 +127,7 @@ def test_how_they_start():
     mamba2 = mixer("mamba2")(256, mixer("mamba2").Config(head_dim=4), Place())
     dt, rate = nn.functional.softplus(mamba2.dt_bias), mamba2.A_log.exp()
     assert 0.001 <= dt.min() < 0.0015 < 0.05 < dt.max() <= 0.1001
-    assert float(dt.log().mean()) == pytest.approx(-2 * math.log(10), abs=0.3)
+    assert float(dt.detach().log().mean()) == pytest.approx(-2 * math.log(10), abs=0.3)
     assert 1 <= rate.min() < 2 < 15 < rate.max() <= 16
     mlstm = build("mlstm", {})
     assert mlstm.f.bias.tolist() == [3, 4, 5, 6]
