@@ -1,4 +1,4 @@
-"""RWKV-4: its time and channel mixing, LayerNorm, and one more norm on the embedding. Names and settings as in transformers' RwkvForCausalLM.
+"""RWKV-4: its time and channel mixing, LayerNorm, one more norm on the embedding. Names and settings as in transformers' RwkvForCausalLM.
 
 `rescale_every` halves the residual stream every so many layers, against overflow in float16. In float32 it changes nothing but the
 norms' epsilon in proportion: what comes in is read as if it were off, and it is written as off.
