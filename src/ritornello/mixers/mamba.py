@@ -77,11 +77,10 @@ class Mamba(Mixer):
         return State(self.conv.init_state(batch), self.zeros(batch, self.inner, self.config.state_dim))
 
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        wide = state.h.dtype
         x, gate = self.up(x).chunk(2, -1)
         x, conv = self.conv(x, state.conv, context)
         low, B, C = self.select(x).split([self.rank, self.config.state_dim, self.config.state_dim], -1)
-        dt = nn.functional.softplus(self.dt(low).to(wide))
-        A = -self.A_log.to(wide).exp()
+        dt = nn.functional.softplus(self.dt(low))
+        A = -self.A_log.to(state.h.dtype).exp()
         y, h = selective(x, dt, A, B, C, state=state.h, reset=context.reset, impl=context.impl)
         return self.out((y + self.D.to(y.dtype) * x) * nn.functional.silu(gate)), State(conv, h)
