@@ -4,9 +4,9 @@ import numpy as np
 
 
 def matrices(w):
-    """lambda (N,), B with its normalisation (N, D) and C (D, N), complex."""
-    eigenvalues = np.exp(-np.exp(w["nu"]) + 1j * np.exp(w["theta"]))
-    B = (w["b.weight"][0::2] + 1j * w["b.weight"][1::2]) * np.exp(w["gamma"])[:, None]
+    """lambda (N,), B with its normalisation (N, D) and C (D, N), complex. Without a normalisation, or with "plain" set, section 3's."""
+    eigenvalues = w["nu"] + 1j * w["theta"] if w.get("plain") else np.exp(-np.exp(w["nu"]) + 1j * np.exp(w["theta"]))
+    B = (w["b.weight"][0::2] + 1j * w["b.weight"][1::2]) * np.exp(w.get("gamma", 0 * w["nu"]))[:, None]
     C = w["c.weight"][:, 0::2] - 1j * w["c.weight"][:, 1::2]
     return eigenvalues, B, C
 
