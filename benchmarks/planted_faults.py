@@ -86,7 +86,7 @@ def tests_of(file: str) -> list[str]:
     users = (users | {name}) & set(MIXERS)
     own = [str(path) for path in (ROOT / "tests" / folder).glob(f"test_{name}*.py")]
     parity = [str(path) for user in sorted(users) for path in (ROOT / "tests" / "parity").glob(f"test_{user}.py")]
-    names = " or ".join([*(f"{user}-" for user in sorted(users)), f"test_{name}", "parity"])
+    names = " or ".join([*(f"{user}- or [{user}]" for user in sorted(users)), f"test_{name}", "parity"])
     return ["tests/test_mixers.py", *own, *parity, "-k", f"({names}) and not compiles and not exports"]
 
 

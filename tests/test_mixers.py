@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import DIM, STABILISERS, Alone, Stack, assert_same, lively, requires_grad, total, warm
+from laws import DIM, STABILISERS, Alone, Stack, assert_same, lively, requires_grad, small, total, warm
 
 from ritornello.mixers import CHANNEL, MIXERS, mixer
-from ritornello.mixers.base import LAWS, Place
+from ritornello.mixers.base import LAWS, Context, Place
 from ritornello.model import LM, LMConfig, parameters
 from ritornello.state import flatten, named_leaves, nbytes, rows, stack, unflatten
 
@@ -260,6 +260,19 @@ def test_compiles(name):
 )
 def test_compiles_with_inductor(name):
     compiled(name, "inductor")
+
+
+@pytest.mark.parametrize("kind", sorted(MIXERS))
+def test_only_the_first_layer_of_a_kind_shares(kind):
+    """What it wrote for the later ones stays as it is, however many there are."""
+    x, context, shared = torch.randn(2, 9, DIM, dtype=torch.float64), Context(), {}
+    for nth in range(3):
+        layer = lively(mixer(kind)(DIM, small(kind), Place(nth, 3, nth, 3)))
+        x, _ = layer(x, layer.init_state(2), context)
+        if nth == 0:
+            shared = dict(context.shared)
+        assert context.shared.keys() == shared.keys()
+        assert all(context.shared[key] is value for key, value in shared.items())
 
 
 def test_no_two_mixers_are_the_same():
