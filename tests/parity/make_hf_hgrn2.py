@@ -8,7 +8,8 @@ from torch import Tensor
 
 PACKAGES = ("fla-core",)
 TABLE = {  # of fla 0.6.0's HGRN2Config
-    "architectures": ["HGRN2ForCausalLM"], "attn": None, "attn_mode": "chunk", "attnres_block_size": None, "bos_token_id": 1, "conv_size": 4,
+    "architectures": ["HGRN2ForCausalLM"], "attn": None, "attn_mode": "chunk", "attnres_block_size": None, "bos_token_id": 1,
+    "conv_size": 4,
     "elementwise_affine": True, "eos_token_id": 2, "expand_ratio": 8, "fuse_cross_entropy": True, "fuse_linear_cross_entropy": False,
     "fuse_norm": True, "fuse_swiglu": True, "hidden_act": "swish", "hidden_ratio": 4, "hidden_size": 16, "initializer_range": 0.02,
     "intermediate_size": 24, "max_position_embeddings": 2048, "model_type": "hgrn2", "norm_eps": 1e-6, "num_heads": 2,

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ritornello.data.tokenizers import ByteTokenizer
-from ritornello.errors import InputError
 from ritornello.folder import load
 from ritornello.hf.convert import export_run, import_folder
 

@@ -35,9 +35,9 @@ def import_folder(path: str | Path, out: str | Path | None = None, tokenizer: st
     settings = Settings(table, str(path / "config.json"))
     config = layout.read(settings)
     settings.done()
+    stored = _without_copies(layout.older(files.tensors(path)), layout, config)
     with torch.device("meta"):
         model = LM(config)
-    stored = _without_copies(layout.older(files.tensors(path)), layout, config)
     pairs = list(layout.pairs(model))
     shapes = model.state_dict()
     files.check(stored, {theirs: tuple(change.out(shapes[ours]).shape) for ours, theirs, change in pairs}, path)
@@ -76,13 +76,13 @@ def export_run(run: str | Path, out: str | Path | None = None) -> Path:
 
 def _layout(table: dict[str, Any], path: Path) -> Layout:
     """The layout that a config.json names."""
-    name, made = table.get("model_type"), table.get("architectures")
+    name, made = str(table.get("model_type")), table.get("architectures")
     if name not in LAYOUTS:
-        raise InputError(f"{path / 'config.json'}: {unknown('model_type', str(name), LAYOUTS)}")
+        raise InputError(f"{path / 'config.json'}: {unknown('model_type', name[:80], LAYOUTS)}")
     layout = LAYOUTS[name]
     if made not in (None, [], [layout.architecture]):
         raise InputError(
-            f"{path / 'config.json'}: architectures are {str(made)[:80]}; a language model of this layout is {layout.architecture}"
+            f"{path / 'config.json'}: architectures are {ascii(made)[:80]}; a language model of this layout is {layout.architecture}"
         )
     return layout
 
@@ -119,7 +119,7 @@ def _run_config(config: LMConfig, words: Tokenizer, origin: str, table: dict[str
     plan = f"Imported from {origin}: {parameters(config) / 1e6:.2f}M parameters ({describe(config.layers)}, {config.dim} wide)."
     for name, ours in (("bos", words.bos), ("eos", words.eos)):
         if (theirs := table.get(f"{name}_token_id")) not in (None, ours):
-            plan += f" Its config.json has {name}_token_id {str(theirs)[:40]}, by its name the token is {ours}, which is used."
+            plan += f" Its config.json has {name}_token_id {ascii(theirs)[:40]}; {ours}, the tokenizer's, is used."
     return {
         "format": folder.FORMAT,
         "plan": plan,

@@ -42,10 +42,11 @@ def tensors(path: Path) -> dict[str, Stored]:
     places = read_file(path / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
         raise InputError(f"{path / INDEX}: its weight_map is no table of tensors and files")
+    for place in places.values():
+        if not re.fullmatch(r"\w[\w.-]*\.safetensors", place):
+            raise InputError(f"{path / INDEX}: {ascii(place)[:80]} is not the name of a safetensors file beside it")
     found: dict[str, Stored] = {}
     for place in sorted(set(places.values())):
-        if not re.fullmatch(r"[\w][\w.-]*\.safetensors", place):
-            raise InputError(f"{path / INDEX}: {place[:80]!r} is not the name of a safetensors file beside it")
         part = _open(path / place)
         named = {name for name, home in places.items() if home == place}
         if part.keys() != named:
@@ -64,7 +65,7 @@ def check(stored: dict[str, Stored], wanted: dict[str, tuple[int, ...]], where: 
     if not problems:
         for name, shape in sorted(wanted.items()):
             if stored[name].shape != shape:
-                problems = [f"{name} has shape {stored[name].shape}, config.json makes it {shape}"]
+                problems = [f"{_listed([name])} has shape {stored[name].shape}, config.json makes it {shape}"]
                 break
     if problems:
         raise InputError(f"{where}: weights do not fit config.json: {'; '.join(problems)}")
@@ -84,7 +85,7 @@ def _open(path: Path) -> dict[str, Stored]:
         for name in file.keys():  # noqa: SIM118 (no dict)
             part = file.get_slice(name)
             if part.get_dtype() not in FLOATS:
-                raise InputError(f"{path}: {name} is stored as {part.get_dtype()}; only {', '.join(sorted(FLOATS))} are read")
+                raise InputError(f"{path}: {_listed([name])} is stored as {part.get_dtype()}; only {', '.join(sorted(FLOATS))} are read")
             found[name] = Stored(tuple(part.get_shape()), lambda name=name: file.get_tensor(name).to(torch.float32))  # type: ignore[misc]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file, though {INDEX} names it") from error
@@ -103,4 +104,4 @@ def _refusal(path: Path, name: str) -> str:
 def _listed(names: Any, most: int = 8) -> str:
     """Names for one line, the first few of many."""
     names = sorted(names)
-    return ", ".join(name[:100] for name in names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return ", ".join(ascii(name)[1:-1][:100] for name in names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -35,13 +35,15 @@ def read(settings: Settings) -> LMConfig:
     settings.skip("fuse_norm", "fuse_swiglu", "fuse_cross_entropy", "fuse_linear_cross_entropy")
     ratio = settings.size("hidden_ratio", 4)
     hidden = settings.size("intermediate_size", 256 * -(-int(dim * ratio * 2 / 3) // 256))
+    eps = settings.number("norm_eps", settings.number("rms_norm_eps", 1e-6))
+    settings.only("rms_norm_eps", eps)
     return LMConfig(
         vocab=settings.size("vocab_size"),
         dim=dim,
         layers=("hgrn2",) * settings.depth(),
         channel="swiglu",
         mixers={"hgrn2": HGRN2.Config(head_dim=head_dim), "swiglu": SwiGLU.Config(hidden=hidden)},
-        norm_eps=settings.number("norm_eps", settings.number("rms_norm_eps", 1e-6)),
+        norm_eps=eps,
         tied=settings.flag("tie_word_embeddings", False),
     )
 

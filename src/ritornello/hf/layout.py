@@ -40,7 +40,7 @@ class Settings:
         """A whole number from 1 to `most`."""
         value = self.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise self.error(name, value, f"a whole number from 1 to {most:,}")
+            raise self.error(name, value, f"with a whole number from 1 to {most:,}")
         return value
 
     def depth(self) -> int:
@@ -51,33 +51,33 @@ class Settings:
         """A positive, finite number."""
         value = self.get(name, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-            raise self.error(name, value, "a positive number")
+            raise self.error(name, value, "with a positive number")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name, default)
         if not isinstance(value, bool):
-            raise self.error(name, value, "true or false")
+            raise self.error(name, value, "with true or false")
         return value
 
     def only(self, name: str, *known: Any) -> None:
         """The value must be one of `known`, or absent."""
         value = self.get(name)
         if value is not None and not any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in known):
-            raise self.error(name, value, " or ".join(repr(each) for each in known) or "nothing")
+            raise self.error(name, value, f"with {' or '.join(map(repr, known))}" if known else "without it")
 
     def skip(self, *names: str) -> None:
         """Keys known to change nothing in this layout."""
         self.left.difference_update(names)
 
     def error(self, name: str, value: Any, wanted: str) -> InputError:
-        return InputError(f"{self.where}: {name} is {str(value)[:80]!r}; this layout is read with {wanted} only")
+        return InputError(f"{self.where}: {name} is {ascii(value)[:80]}; such a model is read only {wanted}")
 
     def done(self) -> None:
         """Raise InputError if a key is left that nobody knows."""
         if self.left:
             raise InputError(
-                f"{self.where}: {', '.join(sorted(self.left))[:300]}: not known in this layout; "
+                f"{self.where}: {', '.join(ascii(name)[1:-1] for name in sorted(self.left))[:300]}: not known in this layout; "
                 "if it does not change what the model computes, remove it from a copy of the file"
             )
 

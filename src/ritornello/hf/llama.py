@@ -6,7 +6,7 @@ Rotary positions have no limit of their own, so `max_position_embeddings` is onl
 from typing import Any
 
 from ritornello.errors import divide
-from ritornello.hf.layout import Layout, Settings
+from ritornello.hf.layout import Layout, Settings, Stored
 from ritornello.mixers.attention import Attention
 from ritornello.mixers.swiglu import SwiGLU
 from ritornello.model import LM, LMConfig
@@ -43,10 +43,10 @@ def rope(settings: Settings) -> Settings:
     if table is None:
         return settings
     if not isinstance(table, dict):
-        raise settings.error("rope_parameters", table, "a table")
+        raise settings.error("rope_parameters", table, "with a table")
     found = Settings(table, f"{settings.where}: rope_parameters")
     found.only("rope_type", "default")
-    found.skip("rope_theta", "partial_rotary_factor")
+    found.skip("rope_theta", "partial_rotary_factor")  # read by the caller
     found.done()
     return found
 
@@ -68,6 +68,11 @@ def write(model: LM) -> dict[str, Any]:
     }
 
 
+def older(stored: dict[str, Stored]) -> dict[str, Stored]:
+    """Earlier files hold the rates of rotation, which follow from the settings."""
+    return {name: tensor for name, tensor in stored.items() if not name.endswith(".rotary_emb.inv_freq")}
+
+
 LAYOUT = Layout(
     model_type="llama",
     architecture="LlamaForCausalLM",
@@ -75,6 +80,7 @@ LAYOUT = Layout(
     channel="swiglu",
     read=read,
     write=write,
+    older=older,
     names={
         "embedding": "model.embed_tokens",
         "blocks.#.time_norm": "model.layers.#.input_layernorm",

@@ -52,7 +52,7 @@ def _limit(settings: Settings) -> tuple[float, float] | None:
         least, most = (float("inf") if each == {"__float__": "Infinity"} else each for each in found)
         if all(isinstance(each, int | float) and not isinstance(each, bool) for each in (least, most)) and 0 <= least < most:
             return None if (least, most) == (0, float("inf")) else (float(least), min(float(most), torch.finfo(torch.float32).max))
-    raise settings.error("time_step_limit", found, "two numbers in order")
+    raise settings.error("time_step_limit", found, "with two numbers in order")
 
 
 def write(model: LM) -> dict[str, Any]:

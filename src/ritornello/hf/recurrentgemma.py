@@ -23,8 +23,8 @@ def read(settings: Settings) -> LMConfig:
     width = settings.size("lru_width", dim)
     kinds = settings.get("block_types", settings.get("_block_types", ("recurrent", "recurrent", "attention")))
     if not isinstance(kinds, list | tuple) or not kinds or not all(kind in BLOCKS for kind in map(str, kinds)):
-        raise settings.error("block_types", kinds, "a list of 'recurrent' and 'attention'")
-    settings.skip("_block_types", "w_init_variance_scale", "final_w_init_variance_scale", "partial_rotary_factor", "rope_theta")
+        raise settings.error("block_types", kinds, "with a list of 'recurrent' and 'attention'")
+    settings.skip("_block_types", "w_init_variance_scale", "final_w_init_variance_scale")
     settings.only("head_dim", head_dim)
     settings.only("hidden_activation", "gelu_pytorch_tanh")
     settings.only("attention_bias", False)
