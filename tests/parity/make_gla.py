@@ -23,6 +23,7 @@ def gla() -> dict[str, Tensor]:
     leaves = {f"{name}.weight": torch.randn(shape, generator=generator) * 0.4 for name, shape in shapes.items()}
     shapes = {"forget.bias": (8,), "x": (2, 37, 16), "S": (2, 4, 2, 4)}
     leaves |= {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    leaves["v.weight"] *= 0.003  # small, so that the norm does not undo every scale
     for leaf in leaves.values():
         leaf.requires_grad_()
     x = leaves["x"]
