@@ -61,8 +61,8 @@ class RWKV6(Mixer):
     def reset_parameters(self) -> None:
         """Normal(0, 0.02) weights; of low-rank maps the first zero and the second uniform within 0.01, so that RWKV-6 starts as RWKV-5.
 
-        Mixes fall over the channels from 1, the last token alone, the faster the deeper the layer; b rises from -6 to -1; bonuses
-        zigzag by 0.1 and fall from the layer's depth, 0 to 1, to 0.
+        Mixes fall over the channels from 1, the last token alone, the faster the deeper the layer, v's by up to 0.3 below; b rises
+        from -6 to -1; bonuses zigzag by 0.1 and fall from the layer's depth, 0 to 1, to 0.
         """
         deep = self.place.index / max(1, self.place.count - 1)  # 0 in the first layer, 1 in the last
         channel = torch.arange(self.dim, device=self.decay.device)

@@ -38,7 +38,7 @@ class RWKVChannel(Mixer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Mixes rise over the channels from 0, the past alone, to 1 and the more slowly the deeper the layer; Normal(0, 0.02) weights."""
+        """Mixes rise over the channels from 0, the past alone, to 1, the faster the deeper the layer; Normal(0, 0.02) weights."""
         with torch.no_grad():
             for mix in (self.mix_k, self.mix_r):
                 mix.copy_(rising(self.place, mix))
