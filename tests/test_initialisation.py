@@ -182,10 +182,7 @@ TABLE: dict[str, Callable[[Mixer], dict[str, Check]]] = {
     ),
     "gru": lambda layer: {f"gru.{part}_{way}_l0": within(WIDE) for part in ("weight", "bias") for way in ("ih", "hh")},
     "hgrn": lambda layer: (
-        maps("i f g out", SMALL, ZERO)
-        | maps("norm", ONE, ZERO)
-        | floors(layer)
-        | {"theta": exactly(10000.0 ** (-2 * torch.arange(D) / D))}
+        maps("i f g out", SMALL, ZERO) | maps("norm", ONE, ZERO) | floors(layer) | {"theta": exactly(10000.0 ** (-2 * torch.arange(D) / D))}
     ),
     "hgrn2": lambda layer: maps("q f v out", SMALL) | maps("norm", ONE) | floors(layer),
     "lru": lambda layer: (
@@ -226,7 +223,7 @@ TABLE: dict[str, Callable[[Mixer], dict[str, Check]]] = {
     "swiglu": lambda layer: maps("gate up down", SMALL),
     "unitary": lambda layer: maps("skew out", SMALL),
     "window": lambda layer: maps("q k v out", SMALL) | {"out.bias": ZERO},
-}  # fmt: skip
+}
 
 
 def fresh(kind: str, place: Place) -> Mixer:
