@@ -120,6 +120,22 @@ def test_mlstm_stands_any_gate(impl, bias, forget):
     torch.testing.assert_close(state.m.double(), end.m, rtol=1e-4, atol=1e-4)
 
 
+def test_mlstm_divides_in_full_precision(monkeypatch):
+    """The two sums that a read is the quotient of are not rounded to the weights' bfloat16 before it."""
+    from ritornello.mixers import mlstm
+
+    def spy(*inputs, **settings):
+        y, state = plain(*inputs, **settings)
+        seen.append(y.dtype)
+        return y, state
+
+    plain, seen, module = mlstm.outer, [], lively(build("mlstm", {}), torch.bfloat16)
+    monkeypatch.setattr(mlstm, "outer", spy)
+    y, _ = module(torch.randn(2, 9, DIM).bfloat16(), module.init_state(2), Context())
+    assert seen == [torch.float32]
+    assert y.dtype == torch.bfloat16
+
+
 def test_how_they_start():
     """The documented initialisation, where it is more than a spread."""
     assert fading(3, torch.zeros(1)).exp().flatten().tolist() == pytest.approx([31 / 32, 63 / 64, 127 / 128])

@@ -94,7 +94,7 @@ class MLSTM(Mixer):
         if self.config.forget == "sigmoid":
             log_f = nn.functional.logsigmoid(log_f)
         before, m = running_max(log_f, log_i, state.m, context.reset)  # (B, T, H) each
-        q, k, v = (tensor.unflatten(-1, (self.config.heads, -1)) for tensor in (q, k, v))
+        q, k, v = (tensor.to(m.dtype).unflatten(-1, (self.config.heads, -1)) for tensor in (q, k, v))
         k = k * (log_i - m).exp()[..., None] * self.head_dim**-0.5
         both = torch.cat([state.C, state.n[..., None]], -1)  # n is read and written as one more channel of v, always 1
         decay = (log_f + before - m)[..., None]
