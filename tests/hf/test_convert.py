@@ -298,11 +298,13 @@ def test_what_earlier_files_hold_besides_is_known(theirs, tmp_path):
 
 def test_a_pickled_file_is_refused_by_name_with_the_way_out(theirs, tmp_path):
     os.rename(theirs / "model.safetensors", theirs / "pytorch_model.bin")
+    (theirs / "optimizer.pt").write_bytes(b"")
     with pytest.raises(
         InputError, match=r"pytorch_model\.bin: not read, because loading such a file can run code .*save_pretrained\(NEW\)"
     ):
         import_folder(theirs, tmp_path / "run")
     os.remove(theirs / "pytorch_model.bin")
+    os.remove(theirs / "optimizer.pt")
     with pytest.raises(InputError, match=r"no model\.safetensors and no model\.safetensors\.index\.json"):
         import_folder(theirs, tmp_path / "run")
 

@@ -17,6 +17,7 @@ from ritornello.data.tokenizers import LibraryTokenizer, Tokenizer, load_tokeniz
 from ritornello.errors import InputError, unknown
 from ritornello.hf import files, hgrn2, llama, mamba, mamba2, recurrentgemma, rwkv4
 from ritornello.hf.layout import Layout, Settings
+from ritornello.mixers import mixer
 from ritornello.mixers.layers import describe
 from ritornello.model import LM, LMConfig, parameters
 from ritornello.provenance import collect, sha256
@@ -160,9 +161,9 @@ def _matching(model: LM) -> tuple[Layout, dict[str, Any]]:
 
 def _differences(name: str, part: Any, said: LMConfig) -> list[str]:
     """Settings of a mixer that come back different from the layout. What the mixer resolved itself, such as None, counts as resolved."""
-    found = []
+    found, own = [], said.mixers.get(name, mixer(name).Config())
     for each in fields(part.config):
-        asked, resolved, there = getattr(part.config, each.name), getattr(part, each.name, None), getattr(said.mixers[name], each.name)
+        asked, resolved, there = getattr(part.config, each.name), getattr(part, each.name, None), getattr(own, each.name)
         if there not in (asked, resolved) and asked is not None:
             found.append(f"model.mixers.{name}.{each.name} is {asked}, there it is {there}")
     return found

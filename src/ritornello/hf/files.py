@@ -19,7 +19,7 @@ from ritornello.errors import InputError
 from ritornello.hf.layout import Stored
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
+UNSAFE = ("pytorch_model*", "*.bin", "*.pt", "*.pth", "*.ckpt")
 FLOATS = {"F32", "F16", "BF16"}
 
 
@@ -33,12 +33,12 @@ def settings(path: Path) -> dict[str, Any]:
 
 
 def tensors(path: Path) -> dict[str, Stored]:
-    """Every tensor of the folder by name, not yet read. InputError for what is missing, damaged, pickled or not floating point."""
+    """Every tensor of the folder by name, not yet read. InputError for what is missing, damaged, no safetensors or no float."""
     if (path / WEIGHTS).is_file():
         return _open(path / WEIGHTS)
     if not (path / INDEX).is_file():
-        pickled = sorted(found.name for pattern in PICKLED for found in path.glob(pattern))
-        raise InputError(_refusal(path, pickled[0]) if pickled else f"{path}: no {WEIGHTS} and no {INDEX}")
+        unsafe = [found.name for pattern in UNSAFE for found in sorted(path.glob(pattern))]
+        raise InputError(_refusal(path, unsafe[0]) if unsafe else f"{path}: no {WEIGHTS} and no {INDEX}")
     places = read_file(path / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
         raise InputError(f"{path / INDEX}: its weight_map is no table of tensors and files")
