@@ -84,3 +84,29 @@ def test_names_are_pairs(model):
     assert len(set(theirs)) == len(theirs)
     with pytest.raises(InputError, match=r"weight blocks\.0\.time\.other has no place in the"):
         layout.theirs("blocks.0.time.other", model.config.layers)
+
+
+OLDER = {  # settings that only earlier files have, and what takes their place
+    "mamba": (
+        {"d_model": 16, "d_inner": 32, "n_layer": 1, "ssm_cfg": {}, "rms_norm": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8},
+        {"hidden_size": 16},
+    ),
+    "recurrent_gemma": (
+        {"_block_types": ["attention"], "rope_theta": 500.0, "partial_rotary_factor": 1.0, "embeddings_scale_by_sqrt_dim": True},
+        {"block_types": ["attention"], "rope_parameters": {"rope_theta": 500.0, "partial_rotary_factor": 1.0}},
+    ),
+    "llama": ({"rope_theta": 500.0, "rope_scaling": None}, {"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}),
+    "mamba2": ({"time_step_limit": [0.0, {"__float__": "Infinity"}], "chunk_size": 256}, {"time_step_limit": [0, float("inf")]}),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(OLDER))
+def test_earlier_ways_to_say_the_same(kind):
+    own = {"head_dim": 8, "n_groups": 1} if kind == "mamba2" else {} if kind == "mamba" else {"num_attention_heads": 2}
+    sizes = {"vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1, "intermediate_size": 32} | own
+    found = []
+    for table in OLDER[kind]:
+        settings = Settings(sizes | table, "config.json")
+        found.append(LAYOUTS[kind].read(settings))
+        settings.done()
+    assert found[0] == found[1]
