@@ -1,6 +1,8 @@
 """The laws, for every entry of MIXERS, alone and as a stack: see ritornello/mixers/base.py."""
 
+import dataclasses
 from itertools import combinations, pairwise
+from typing import get_args
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import DIM, STABILISERS, Alone, Stack, assert_same, lively, requires_grad, small, total, warm
 
+from ritornello.errors import InputError
 from ritornello.mixers import CHANNEL, MIXERS, mixer
 from ritornello.mixers.base import LAWS, Context, Place
 from ritornello.model import LM, LMConfig, parameters
@@ -273,6 +276,23 @@ def test_only_the_first_layer_of_a_kind_shares(kind):
             shared = dict(context.shared)
         assert context.shared.keys() == shared.keys()
         assert all(context.shared[key] is value for key, value in shared.items())
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # torch's, of one backend that another stands in for
+@pytest.mark.parametrize("kind", sorted(MIXERS))
+def test_a_setting_works_or_is_refused_in_one_line(kind):
+    """Zero, -1 and a size that fits nothing, for every number among the settings."""
+    for field in dataclasses.fields(mixer(kind).Config):
+        types = {field.type, *get_args(field.type)}
+        for value in (0, -1, 7) if int in types else (0.0, -1.0) if float in types else ():
+            y, words = torch.zeros(()), ""
+            try:
+                layer = mixer(kind)(DIM, mixer(kind).Config(**{field.name: value}), Place())
+                y, _ = layer(torch.randn(2, 9, DIM), layer.init_state(2), Context())
+            except InputError as error:
+                words = str(error)
+            assert "\n" not in words
+            assert y.isfinite().all(), f"{kind}.{field.name}: {value} is accepted and breaks the layer"
 
 
 def test_no_two_mixers_are_the_same():

@@ -27,7 +27,7 @@ def divide(whole: int, part: int, what: str) -> int:
         return whole // part
     below = whole // part * part if part > 0 else 0
     near = " or ".join(str(size) for size in (below, below + part) if size > 0)
-    raise InputError(f"{what}: {whole} does not divide into parts of {part}" + (f"; use {near}" if part > 0 else ""))
+    raise InputError(f"{what}: {whole} does not divide into parts of {part}" + (f"; use {near}" if part > 0 else "; a part is 1 or more"))
 
 
 def expect_shape(tensor: Any, shape: tuple[int | None, ...], what: str) -> None:

@@ -13,13 +13,17 @@ dtype    returned leaves have init_state's dtypes, also under autocast and with 
 Hence T = 1 is decoding, T = chunk is streaming, T = the text is training: one path, no modes.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ritornello.errors import InputError
+
 LAWS = frozenset({"split", "causal", "reset", "rows", "grad", "bytes", "dtype"})
+POSITIVE = ("eps", "rope_base")  # settings without which nothing finite comes out
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,9 @@ class Mixer(nn.Module):
 
     def __init__(self, dim: int, config: Any, place: Place):
         super().__init__()
+        for name in POSITIVE:
+            if not 0 < getattr(config, name, 1) < math.inf:
+                raise InputError(f"{type(self).__name__} {name}: {getattr(config, name)} is no positive number")
         self.dim, self.config, self.place = dim, config, place
 
     def reset_parameters(self) -> None:

@@ -38,7 +38,7 @@ class LRU(Mixer):
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
-        if not (0 <= config.r_min < config.r_max <= 1 and config.max_phase > 0):
+        if not (0 <= config.r_min < config.r_max <= 1 and 0 < config.max_phase < math.inf):
             found = f"{config.r_min} to {config.r_max} with phases up to {config.max_phase}"
             raise InputError(f"LRU ring: found radii {found}; use 0 <= r_min < r_max <= 1 and max_phase > 0")
         self.state_dim = N = dim if config.state_dim is None else config.state_dim
