@@ -47,9 +47,9 @@ class Mamba2(Mixer):
         if config.expand < 1 or config.state_dim < 1:
             raise InputError(f"Mamba-2: expand {config.expand} and state_dim {config.state_dim} must both be at least 1")
         if not 0 < config.dt_min <= config.dt_max < math.inf:
-            raise InputError(f"Mamba-2: dt_min {config.dt_min} and dt_max {config.dt_max} must be positive, finite and in order")
+            raise InputError(f"Mamba-2: dt_min {config.dt_min} and dt_max {config.dt_max} must be positive and in order, and finite")
         if config.dt_limit is not None and not 0 <= config.dt_limit[0] <= config.dt_limit[1]:
-            raise InputError(f"Mamba-2: dt_limit {config.dt_limit} is negative or not in order; use (least, most), or none")
+            raise InputError(f"Mamba-2: dt_limit {config.dt_limit} is not in order from 0 up; use (least, most), or none")
         self.inner, self.shared = config.expand * dim, config.groups * config.state_dim
         self.head_dim = min(config.head_dim, dim)
         self.heads = divide(self.inner, self.head_dim, "Mamba-2 inner width over head_dim")
