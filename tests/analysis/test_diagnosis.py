@@ -84,6 +84,16 @@ def test_numbers_carry_an_interval(full):
     assert "chance 0.12" in text
 
 
+def test_questions_asked_at_once_are_counted_from_the_easiest_on(tmp_path):
+    cells = [cell("lstm", seed=seed) for seed in (0, 1)]
+    for each, heads in zip(cells, ([1.0, 0.98, 0.9, 1.0], [1.0, 0.97, 1.0, 1.0]), strict=True):
+        for point in each["points"]:
+            point["heads"] = heads
+    text = diagnosis.render(folder(tmp_path / "d", cells))
+    assert "<td>1.00 (1.00 to 1.00), 2 questions</td>" in text
+    assert "answered to 98 %" in text
+
+
 def test_lines_have_a_point_for_each_length_and_shades_go_round(full):
     parity = diagnosis.render(full).partition('id="parity"')[2].partition("</article>")[0]
     lines = dict(re.findall(r'<path class="([^"]+)" d="M([^"]+)"', parity))

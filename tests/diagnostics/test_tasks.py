@@ -69,6 +69,7 @@ def shuffle(row):
             kind, closes = divmod(symbol - 1, 2)
             stacks[kind].pop() if closes else stacks[kind].append(t)
             answers[t] = bool(stacks[0]) + 2 * bool(stacks[1])
+    assert not any(stacks)
     return answers
 
 
@@ -236,7 +237,9 @@ def outputs_of(each: Task, answers: torch.Tensor) -> torch.Tensor:
 def test_chance_is_what_the_best_constant_gets(name):
     """Whoever answers the same everywhere, or at random, scores as `chance` says; whoever is right scores 1."""
     each, sample = task_named(name), draw(name, n=2000, length=24)
-    right = each.scores(outputs_of(each, sample.targets), sample)
+    asked = sample.mask if each.heads == 1 else sample.mask[..., None]
+    elsewhere = 0 if each.numbers else (sample.targets + 1) % each.answers  # what is said there does not matter
+    right = each.scores(outputs_of(each, torch.where(asked, sample.targets, elsewhere)), sample)
     assert torch.equal(right[~right.isnan()], torch.ones_like(right[~right.isnan()]))
     shape = sample.targets.shape
     generator = torch.Generator().manual_seed(9)

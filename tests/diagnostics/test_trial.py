@@ -129,28 +129,41 @@ def test_signs_separate_diagonal_models_on_parity():
     assert at(positive, 4) <= 0.65
 
 
+def solves(mixer: str, **trial) -> bool:
+    """Whether one of two seeds is right on 95 % at four times the training length."""
+    return any(at(run(Trial(mixer=mixer, seed=seed, **trial)), 4) >= 0.95 for seed in (0, 1))
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_parity_at_four_times_the_training_length():
-    """Two layers, best of two seeds, trained to 40 and tested at 160; an LSTM of the same budget is the control."""
-    best = {
-        mixer: max(at(run(Trial(mixer=mixer, task="parity", seed=seed, length=40)), 4) for seed in (0, 1))
-        for mixer in ("hgrn(eigenvalues=signed)", "lstm", "hgrn(eigenvalues=positive)")
-    }
-    assert best["hgrn(eigenvalues=signed)"] >= 0.95
-    assert best["lstm"] >= 0.95
-    assert best["hgrn(eigenvalues=positive)"] <= 0.65
+    """Two layers, trained to 40 and tested at 160; an LSTM of the same budget is the control."""
+    assert solves("hgrn(eigenvalues=signed)", task="parity", length=40)
+    assert solves("lstm", task="parity", length=40)
+    for seed in (0, 1):
+        assert at(run(Trial(mixer="hgrn(eigenvalues=positive)", task="parity", length=40, seed=seed)), 4) <= 0.65
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_latch_is_learned_by_positive_gates():
     """Flip-flop is no separator: a positive diagonal solves it at four times the length, as an LSTM does."""
     for mixer in ("hgrn(eigenvalues=positive)", "lstm"):
-        assert at(run(Trial(mixer=mixer, task="flip-flop", length=40)), 4) >= 0.95
+        assert solves(mixer, task="flip-flop", length=40)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_s3_needs_more_than_a_signed_diagonal():
+    """Permutations of three do not commute: an LSTM tracks them at four times the length, a signed real diagonal does not."""
+    assert solves("lstm", task="s3")
+    assert not solves("hgrn(eigenvalues=signed)", task="s3")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_attention_and_the_delta_rule_recall_what_a_vector_cannot():
     """At the training length: a matrix that corrects itself and attention look pairs up; a vector state has little room."""
-    scores = {mixer: at(run(Trial(mixer=mixer, task="recall", steps=3000)), 1) for mixer in ("attention", "deltanet(conv=4)", "mingru")}
+    scores = {mixer: at(run(Trial(mixer=mixer, task="recall", steps=1500)), 1) for mixer in ("attention", "deltanet(conv=4)", "mingru")}
     assert min(scores["attention"], scores["deltanet(conv=4)"]) >= 0.9
     assert scores["mingru"] <= min(scores["attention"], scores["deltanet(conv=4)"]) - 0.1

@@ -7,6 +7,7 @@ on one task with one seed. Cells that were trained otherwise stay in the file an
 import json
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ritornello.errors import InputError
 
 AT = 4  # the heat-map is read at this many training lengths
 SOLVED = 0.95  # normalised score from which a task counts as solved
+SURE = 0.98  # accuracy from which one of several questions counts as answered
 COLOURS = 10
 UNITS = {"accuracy": "accuracy", "exact": "strings wholly right", "explained": "variance explained"}
 
@@ -64,7 +66,8 @@ def summarise(config: dict[str, Any], cells: Sequence[Cell]) -> list[dict[str, A
     """One row for each mixer and task that has cells, in the config's order: its score at each length over the seeds.
 
     {"mixer", "task", "seeds", "failed": reasons, "points": [{"length", "median", "low", "high", "best", "stderr", "n"}], "normalised":
-    {"median", "low", "high"} at four training lengths, None if every seed failed}. `stderr` and n are of the first seed.
+    {"median", "low", "high"} at four training lengths, None if every seed failed}. `stderr` and n are of the first seed. Where several
+    questions are asked at once, a point also has "answered": how many of the first ones the best seed answers, to 98 %.
     """
     rows = []
     for task in _order(config["tasks"], [cell["task"] for cell in cells]):
@@ -82,6 +85,8 @@ def _summary(own: Sequence[Cell], at: int) -> dict[str, Any]:
         scores = [point["score"] for point in column]
         spread = {"median": median(scores), "low": min(scores), "high": max(scores), "best": max(scores)}
         points.append({"length": column[0]["length"]} | spread | {"stderr": column[0]["stderr"], "n": column[0]["n"]})
+        if "heads" in column[0]:
+            points[-1]["answered"] = max(sum(1 for _ in takewhile(lambda score: score >= SURE, point["heads"])) for point in column)
     there = next((point for point in points if point["length"] == at), None)
     return {
         "mixer": first["mixer"],
@@ -187,6 +192,7 @@ def _chart(task: str, rows: Sequence[dict[str, Any]], cells: Sequence[Cell], mix
         "svg": svg if drawn else Markup(""),
         "key": [(row["mixer"], _colour(mixers, row["mixer"])) for row in ranked],
         "lengths": lengths,
+        "asks": any("answered" in point for row in drawn for point in row["points"]),
         "rows": [_numbers(row, cell) for row in rows],
     }
 
@@ -195,9 +201,10 @@ def _numbers(row: dict[str, Any], cell: Cell) -> dict[str, Any]:
     """A row of a task's table. One seed: the 95 % interval over sequences; several: from the lowest to the highest."""
 
     def written(point: dict[str, Any]) -> str:
+        answered = f", {point['answered']} questions" if "answered" in point else ""
         if row["seeds"] > 1:
-            return f"{_plain(point['median'])} ({_plain(point['low'])} to {_plain(point['high'])})"
-        return f"{_plain(point['median'])} ± {point['stderr'] * numerals.INTERVAL:.2f}"
+            return f"{_plain(point['median'])} ({_plain(point['low'])} to {_plain(point['high'])}){answered}"
+        return f"{_plain(point['median'])} ± {point['stderr'] * numerals.INTERVAL:.2f}{answered}"
 
     return {
         "mixer": row["mixer"],
