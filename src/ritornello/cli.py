@@ -287,7 +287,7 @@ def _add_run(commands: Any) -> None:
     model.add_argument(
         "--mixer", metavar="NAME", help=f"layers from bottom to top, such as 'hgrn2*5 attention', of {TIME_MIXERS} (default hgrn2)"
     )
-    model.add_argument("--channel", metavar="NAME", help=f"{', '.join(sorted(CHANNEL))} or none (default swiglu)")
+    model.add_argument("--channel", metavar="NAME", help=f"{', '.join(sorted(CHANNEL))} or none (default: as in the layers' paper)")
     for name, meaning in (("dim", "channels"), ("layers", "blocks"), ("batch", "rows of an update"), ("length", "tokens of a row")):
         model.add_argument(f"--{name}", type=int, metavar="N", help=meaning)
     model.add_argument("--lr", type=float, metavar="X", help="peak learning rate")

@@ -25,7 +25,7 @@ MODELS = {  # what each layout can say, in sizes of its own
     "hgrn2": {"layers": ("hgrn2",) * 2},
     "llama": {"layers": ("attention",) * 2, "norm_eps": 1e-5, "tied": False},
     "mamba": {"layers": ("mamba",) * 2, "channel": None},
-    "mamba2": {"layers": ("mamba2",) * 2, "channel": None, "norm_eps": 1e-5},
+    "mamba2": {"layers": ("mamba2",) * 2, "channel": None},
     "recurrent_gemma": {"layers": ("rglru", "rglru", "window"), **GRIFFIN},
     "rwkv": {"layers": ("rwkv4",) * 2, "channel": "rwkv_channel", "norm": "layer", "embedding_norm": True},
 }
@@ -153,8 +153,8 @@ UNLIKE = {
     "cap": ({"softcap": 3.0}, "model.softcap is 3.0, there it is None"),
     "scale": ({"embedding_scale": True}, "model.embedding_scale is True, there it is False"),
     "two epsilons": (
-        {**MODELS["mamba2"], "norm_eps": 1e-6},
-        "the mamba2 layout cannot say this model: model.norm_eps is 1e-06, there it is 1e-05",
+        {**MODELS["mamba2"], "norm_eps": 1e-5},
+        "the mamba2 layout cannot say this model: model.norm_eps is 1e-05, there it is 1e-06",
     ),
     "two head sizes": (
         {**MODELS["recurrent_gemma"], "mixers": {"rglru": mixer("rglru").Config(head_dim=4), "window": mixer("window").Config(head_dim=8)}},

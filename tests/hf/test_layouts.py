@@ -15,7 +15,7 @@ MODELS = {  # the mixers' defaults, at a width below all their head sizes
     "hgrn2": {"layers": ("hgrn2",)},
     "llama": {"layers": ("attention",)},
     "mamba": {"layers": ("mamba",), "channel": None},
-    "mamba2": {"layers": ("mamba2",), "channel": None, "norm_eps": 1e-5},
+    "mamba2": {"layers": ("mamba2",), "channel": None},
     "recurrent_gemma": GRIFFIN,
     "rwkv": {"layers": ("rwkv4",), "channel": "rwkv_channel", "norm": "layer", "embedding_norm": True},
 }

@@ -15,7 +15,7 @@ def ours(impl: str, **settings):
     for mine, theirs in NAMES.items():
         for name in [name for name in gold if name.partition(".")[2].startswith(theirs)]:
             gold[name.replace(theirs, mine, 1)] = gold.pop(name)
-    mixer = Mamba2(12, Mamba2.Config(head_dim=6, state_dim=5, groups=2, bias=True, **settings), Place())
+    mixer = Mamba2(12, Mamba2.Config(eps=1e-5, head_dim=6, state_dim=5, groups=2, bias=True, **settings), Place())
     return gold, mixer, outside.copied(mixer, gold), Context(impl=impl)
 
 

@@ -11,6 +11,7 @@ from ritornello.errors import InputError
 from ritornello.experiments.scaling import model_config
 from ritornello.experiments.summary import render
 from ritornello.mixers import CHANNEL, MIXERS, mixer
+from ritornello.mixers.base import Mixer
 from ritornello.model import LM, state_nbytes
 from ritornello.ops.op import Op
 
@@ -40,7 +41,7 @@ def _entry(name: str, dim: int) -> Entry:
     bare = model_config(2, dim, ("lstm",), channel=None)
     with torch.device("meta"):
         block = LM(config).blocks[0]
-        module = block.channel if channel else block.time
+        module: Mixer = block.channel if channel else block.time  # type: ignore[assignment]
     source = sys.modules[kind.__module__]
     ops = {op.name: op for op in vars(source).values() if isinstance(op, Op)}
     return Entry(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ritornello.config import from_dict
 from ritornello.errors import InputError, unknown
 from ritornello.folder import FORMAT
-from ritornello.mixers import CHANNEL
+from ritornello.mixers import CHANNEL, mixer
 from ritornello.mixers.layers import expand
 from ritornello.model import LMConfig
 from ritornello.train.loop import TrainConfig
@@ -111,8 +111,11 @@ class Request:
 
     @property
     def channel_name(self) -> str | None:
-        """The channel mixer; None where there is to be none."""
-        return None if self.channel == "none" else self.channel or "swiglu"
+        """The channel mixer, None where there is to be none: what was asked for, or what the layers' papers agree on, or SwiGLU."""
+        if self.channel is not None:
+            return None if self.channel == "none" else self.channel
+        partners = {mixer(kind).partner for kind in expand(self.mixer or "hgrn2")}
+        return partners.pop() if len(partners) == 1 else "swiglu"
 
     def __post_init__(self) -> None:
         if self.minutes is not None and self.steps is not None:

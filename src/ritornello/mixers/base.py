@@ -54,6 +54,7 @@ class Mixer(nn.Module):
 
     laws: ClassVar[frozenset[str]] = LAWS
     grows: ClassVar[frozenset[str]] = frozenset()  # state leaves that grow with time, along axis 1
+    partner: ClassVar[str | None] = "swiglu"  # the channel mixer that its paper puts above it; None: it is a whole block by itself
     plain: ClassVar[tuple[str, ...]] = ()  # parameters with neither weight decay nor Muon though they have two axes
 
     @dataclass(frozen=True, kw_only=True)

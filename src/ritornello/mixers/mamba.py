@@ -31,6 +31,7 @@ class State(NamedTuple):
 
 
 class Mamba(Mixer):
+    partner = None
     plain = ("A_log",)
 
     @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,8 @@ class State(NamedTuple):
 
 
 class Mamba2(Mixer):
+    partner = None
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         expand: int = 2  # V H / D
@@ -40,7 +42,7 @@ class Mamba2(Mixer):
         dt_min: float = 0.001  # steps at the initialisation
         dt_max: float = 0.1
         dt_limit: tuple[float, float] | None = None  # steps are kept within
-        eps: float = 1e-5
+        eps: float = 1e-6  # of the gated norm; the layout has one for it and the model's norms
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)

@@ -40,6 +40,8 @@ class State(NamedTuple):
 
 
 class MLSTM(Mixer):
+    partner = None
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         heads: int = 4

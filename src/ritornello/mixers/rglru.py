@@ -32,6 +32,7 @@ class State(NamedTuple):
 
 
 class RGLRU(Mixer):
+    partner = "geglu"
     plain = ("r_weight", "i_weight")  # stacks of blocks, no matrices
 
     @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ class State(NamedTuple):
 
 
 class RWKV4(Mixer):
+    partner = "rwkv_channel"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         """Nothing to choose."""

@@ -30,6 +30,8 @@ class State(NamedTuple):
 
 
 class RWKV6(Mixer):
+    partner = "rwkv_channel"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         dynamic: bool = True  # mixes and decays depend on the input; False: RWKV-5

@@ -35,6 +35,8 @@ class State(NamedTuple):
 
 
 class SLSTM(Mixer):
+    partner = "geglu"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         heads: int = 4

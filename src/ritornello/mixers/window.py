@@ -21,6 +21,8 @@ from ritornello.ops.window import State, window
 
 
 class Window(Mixer):
+    partner = "geglu"
+
     @dataclass(frozen=True, kw_only=True)
     class Config(Mixer.Config):
         window: int = 2048  # tokens that a token sees, itself among them
