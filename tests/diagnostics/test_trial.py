@@ -75,9 +75,10 @@ def test_the_same_trial_gives_the_same_numbers():
     assert torch.equal(torch.rand(3), after)
 
 
-def test_a_trial_that_diverges_says_so():
-    cell = run(Trial(mixer="rnn", task="adding", lr=1e30, **TINY | {"steps": 40}))
-    assert "not a finite number" in cell["reason"]
+@pytest.mark.parametrize(("steps", "reason"), [(40, "step 2: the loss or a gradient is"), (1, "a weight is")])
+def test_a_trial_that_diverges_says_so(steps, reason):
+    cell = run(Trial(mixer="rnn", task="adding", lr=1e38, **TINY | {"steps": steps}))
+    assert cell["reason"] == f"{reason} not a finite number"
     assert cell["points"] == []
 
 

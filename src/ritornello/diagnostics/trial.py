@@ -147,7 +147,7 @@ def _train(solver: Solver, task: Task, trial: Trial, progress: Callable[[int, fl
             return f"step {step + 1}: the loss or a gradient is not a finite number"
         optimizers.step(trial.lr * rate(step, trial.steps, warmup=min(20, trial.steps // 4), schedule="linear"))
         progress(step + 1, value)
-    return None
+    return None if all(bool(weight.isfinite().all()) for weight in solver.parameters()) else "a weight is not a finite number"
 
 
 @torch.no_grad()
