@@ -53,7 +53,7 @@ FAULTS = [  # name, file, the line as it is, the line as it is not
     ("hand-over: mamba2 returns the taps it was given", "mixers/mamba2.py", "State(h, past)", "State(h, state.past)"),
     ("hand-over: rwkv7's third layer takes the second's value for the first's", "mixers/rwkv7.py", "v = torch.lerp(v, context", "v = context.shared[\"rwkv7.value\"] = torch.lerp(v, context"),
     ("hand-over: hgrn's layers read the floor of the next", "mixers/hgrn.py", "[\"hgrn.floor\"][self.place.nth]", "[\"hgrn.floor\"][self.place.nth - 1]"),
-    ("rows: a window mixes up the rows' ages", "ops/window.py", "-1, device=q.device) > state.seen[:, None]", "-1, device=q.device) > state.seen.flip(0)[:, None]"),
+    ("rows: a window mixes up the rows' ages", "ops/window.py", "-1, device=q.device) > state.seen[:, None]", "-1, device=q.device) > state.seen.roll(1)[:, None]"),
     ("causal: the delta rule's read sees its own step's write", "ops/delta.py", "by_p_may = by_q_may.tril(-1)", "by_p_may = by_q_may"),
     ("causal: a window is a token too long", "ops/window.py", ".tril(past).triu()", ".tril(past).triu(-1)"),
     ("decay: mlstm keeps what it held in units of the maximum before", "mixers/mlstm.py", "before = torch.cat([m[:, None], after], 1)[:, :-1]", "before = after"),
