@@ -317,7 +317,7 @@ def _add_diagnose(commands: Any) -> None:
         "--tasks", default="parity,flip-flop,recall", metavar="NAMES", help=f"(default %(default)s). Known: {', '.join(TASKS)}"
     )
     diagnose.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each (default 3)")
-    diagnose.add_argument("--steps", type=int, default=1000, metavar="N", help="updates of a run (default 1000)")
+    diagnose.add_argument("--steps", type=int, default=1500, metavar="N", help="updates of a run (default 1500)")
     diagnose.add_argument("--length", type=int, default=16, metavar="N", help="longest training sequence (default 16)")
     diagnose.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: a processor each)")
     diagnose.add_argument("--out", type=Path, default=Path("diagnosis"), metavar="FOLDER", help="where to write (default: diagnosis)")

@@ -121,50 +121,48 @@ def at(cell, times: int) -> float:
     return next(point["score"] for point in cell["points"] if point["length"] == cell["length"] * times)
 
 
+SMALL = {"task": "parity", "steps": 800, "dim": 32, "layers": 1, "batch": 32, "lr": 1e-2}
+
+
 def test_signs_separate_diagonal_models_on_parity():
     """Trained to 16, tested at 64, with an answer at every step: with positive decays chance, with signed ones solved."""
-    small = {"task": "parity", "steps": 800, "dim": 32, "layers": 1, "batch": 32, "lr": 1e-2}
-    signed, positive = (run(Trial(mixer=f"hgrn(eigenvalues={kind})", **small)) for kind in ("signed", "positive"))
+    signed, positive = (run(Trial(mixer=f"hgrn(eigenvalues={kind})", **SMALL)) for kind in ("signed", "positive"))
     assert at(signed, 4) >= 0.95
     assert at(positive, 1) > 0.6  # it learns what it can
     assert at(positive, 4) <= 0.65
 
 
-def solves(mixer: str, **trial) -> bool:
-    """Whether one of two seeds is right on 95 % at four times the training length."""
-    return any(at(run(Trial(mixer=mixer, seed=seed, **trial)), 4) >= 0.95 for seed in (0, 1))
+@pytest.mark.slow
+def test_parity_over_seeds_with_an_lstm_as_control():
+    """The same over three seeds, of which the best one counts; an LSTM of the same size and budget solves it too."""
+    found = {
+        mixer: [at(run(Trial(mixer=mixer, seed=seed, **SMALL)), 4) for seed in range(3)]
+        for mixer in ("hgrn(eigenvalues=signed)", "lstm", "hgrn(eigenvalues=positive)")
+    }
+    assert max(found["hgrn(eigenvalues=signed)"]) >= 0.95
+    assert max(found["lstm"]) >= 0.95
+    assert max(found["hgrn(eigenvalues=positive)"]) <= 0.65
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_parity_at_four_times_the_training_length():
-    """Two layers, trained to 40 and tested at 160; an LSTM of the same budget is the control."""
-    assert solves("hgrn(eigenvalues=signed)", task="parity", length=40)
-    assert solves("lstm", task="parity", length=40)
-    for seed in (0, 1):
-        assert at(run(Trial(mixer="hgrn(eigenvalues=positive)", task="parity", length=40, seed=seed)), 4) <= 0.65
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_latch_is_learned_by_positive_gates():
     """Flip-flop is no separator: a positive diagonal solves it at four times the length, as an LSTM does."""
     for mixer in ("hgrn(eigenvalues=positive)", "lstm"):
-        assert solves(mixer, task="flip-flop", length=40)
+        assert at(run(Trial(mixer=mixer, **SMALL | {"task": "flip-flop"})), 4) >= 0.95
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(900)
 def test_s3_needs_more_than_a_signed_diagonal():
     """Permutations of three do not commute: an LSTM tracks them at four times the length, a signed real diagonal does not."""
-    assert solves("lstm", task="s3")
-    assert not solves("hgrn(eigenvalues=signed)", task="s3")
+    assert max(at(run(Trial(mixer="lstm", task="s3", seed=seed, steps=2000)), 4) for seed in (0, 1)) >= 0.95
+    assert at(run(Trial(mixer="hgrn(eigenvalues=signed)", task="s3", steps=2000)), 4) <= 0.5
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_attention_and_the_delta_rule_recall_what_a_vector_cannot():
-    """At the training length: a matrix that corrects itself and attention look pairs up; a vector state has little room."""
-    scores = {mixer: at(run(Trial(mixer=mixer, task="recall", steps=1500)), 1) for mixer in ("attention", "deltanet(conv=4)", "mingru")}
-    assert min(scores["attention"], scores["deltanet(conv=4)"]) >= 0.9
-    assert scores["mingru"] <= min(scores["attention"], scores["deltanet(conv=4)"]) - 0.1
+@pytest.mark.timeout(900)
+def test_a_matrix_that_corrects_itself_recalls_what_a_vector_cannot():
+    """At the training length, both with their short convolution: the delta rule looks pairs up, a vector has little room."""
+    matrix, vector = (at(run(Trial(mixer=mixer, task="recall", steps=1000, lr=6e-3)), 1) for mixer in ("deltanet(conv=4)", "rglru"))
+    assert matrix >= 0.9
+    assert vector <= matrix - 0.1

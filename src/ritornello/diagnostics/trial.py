@@ -37,12 +37,12 @@ class Trial:
     mixer: str
     task: str
     seed: int = 0
-    steps: int = 1000
+    steps: int = 1500
     length: int = 16  # of the longest training sequence
     dim: int = 64
     layers: int = 2
     batch: int = 64
-    lr: float = 6e-3
+    lr: float = 4e-3
     channel: str | None = "swiglu"
 
     def __post_init__(self) -> None:
