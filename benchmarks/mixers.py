@@ -39,7 +39,7 @@ from ritornello.train.losses import NextToken
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PARITY = ROOT / "docs" / "results" / "mixers.jsonl", ROOT / "docs" / "results" / "parity.jsonl"
-DIM, LAYERS, HELD_OUT = 96, 2, 65_536
+DIM, LAYERS, HELD_OUT = 96, 2, 32_768
 AGAINST = {  # what each is compared with in tests/parity
     "aaren": "NumPy transcription of the paper",
     "attention": "transformers 5.23.0, Llama",

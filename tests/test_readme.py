@@ -52,7 +52,9 @@ def small(command: str) -> list[str]:
     for name in ("--minutes", "--steps"):
         if name in words:
             del words[words.index(name) : words.index(name) + 2]
-    sizes = [] if "--dim" in words or "--from" in words else ["--dim", "32", "--layers", "2"]
+    sizes = [] if "--dim" in words or "--from" in words else ["--dim", "32"]
+    if sizes and not any(" " in word for word in words):  # a pattern of several layers says how many there are
+        sizes += ["--layers", "2"]
     return [*words, "--steps", "2", *sizes, *SMALL]
 
 

@@ -243,7 +243,7 @@ def test_a_recipe_and_overrides(text):
 
 BAD = {
     "no such file": (["run", "txet.txt"], "no such file"),
-    "unknown mixer": (["run", "text.txt", "--mixer", "hgrn3", "--steps", "1"], "unknown mixer 'hgrn3'. Did you mean 'hgrn2'?"),
+    "unknown mixer": (["run", "text.txt", "--mixer", "lsmt", "--steps", "1"], "unknown mixer 'lsmt'. Did you mean 'lstm'?"),
     "channel mixer": (["run", "text.txt", "--mixer", "swiglu", "--steps", "1"], "swiglu mixes channels, not time"),
     "unknown override": (["run", "text.txt", "trian.lr=1", "--steps", "1"], "unknown field 'trian'. Did you mean 'train'?"),
     "unknown field": (["run", "text.txt", "train.lrr=1", "--steps", "1"], "unknown field 'train.lrr'. Did you mean 'train.lr'?"),
