@@ -19,8 +19,9 @@ BELOW = {
     "data": {"errors", "config"},
     "folder": GROUND | {"model", "data"},
     "hf": GROUND | {"mixers", "model", "data", "folder"},
-    **dict.fromkeys(("train", "evals", "analysis", "serve"), GROUND | {"mixers", "model", "data", "folder"}),
-    "experiments": GROUND | {"ops", "mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
+    **dict.fromkeys(("evals", "analysis", "serve"), GROUND | {"mixers", "model", "data", "folder"}),
+    "train": GROUND | {"ops", "mixers", "model", "data", "folder"},
+    "experiments": GROUND | {"_native", "ops", "mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
     "diagnostics": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
     "cli": GROUND | {"diagnostics", "mixers", "folder", "hf", "serve", "experiments"},
 }

@@ -142,5 +142,5 @@ def test_half_precision_inputs_keep_a_float32_state():
 
 
 def test_which_implementation_runs_is_no_secret():
-    assert delta.explain(torch.zeros(1, BLOCK - 1, 1, 4)) == f"loop; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
-    assert delta.explain(torch.zeros(1, BLOCK, 1, 4)) == "chunk; loop: comes after chunk"
+    assert delta.explain(torch.zeros(1, BLOCK - 1, 1, 4).double()) == f"loop; native: inputs are float64; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
+    assert delta.explain(torch.zeros(1, BLOCK, 1, 4).double()) == "chunk; native: inputs are float64; loop: comes after chunk"

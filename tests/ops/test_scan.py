@@ -122,5 +122,5 @@ def test_a_kept_state_does_not_keep_the_outputs(op):
 @BOTH
 def test_which_implementation_runs_is_no_secret(op):
     few, many = inputs(op, 2 * CHUNK - 1, 1.0)[:2], inputs(op, 2 * CHUNK, 1.0)[:2]
-    assert op.explain(*few) == f"loop; chunk: {2 * CHUNK - 1} steps, fewer than two pieces of {CHUNK}"
-    assert op.explain(*many) == "chunk; loop: comes after chunk"
+    assert op.explain(*few) == f"loop; native: inputs are float64; chunk: {2 * CHUNK - 1} steps, fewer than two pieces of {CHUNK}"
+    assert op.explain(*many) == "chunk; native: inputs are float64; loop: comes after chunk"

@@ -10,7 +10,7 @@ from ritornello.mixers.base import Place
 from ritornello.mixers.mamba import Mamba
 from ritornello.ops.selective import PIECE, selective
 
-both = pytest.mark.parametrize("impl", selective.implementations)
+both = pytest.mark.parametrize("impl", ["chunk", "loop"])  # the kernel has tests of its own
 
 
 def inputs(T, dt=0.5, rows=2, D=3, N=4, dtype=torch.float64):
@@ -97,7 +97,7 @@ def test_half_precision_inputs_keep_a_float32_state(impl):
 def test_the_backward_pass_makes_the_decays_again():
     """It is left the inputs and the states between the pieces, not every state and its decay as by the loop."""
     kept = {}
-    for impl in selective.implementations:
+    for impl in ("chunk", "loop"):
         leaves, sizes = [tensor.requires_grad_() for tensor in inputs(4 * PIECE, D=64, N=16)], []
         with torch.autograd.graph.saved_tensors_hooks(lambda tensor, sizes=sizes: (sizes.append(tensor.numel()), tensor)[1], lambda x: x):
             selective(*leaves[:5], state=leaves[5], impl=impl)
@@ -107,8 +107,8 @@ def test_the_backward_pass_makes_the_decays_again():
 
 
 def test_which_implementation_runs_is_no_secret():
-    assert selective.explain(*inputs(31)[:5]) == "loop; chunk: 31 steps, fewer than two pieces of 16"
-    assert selective.explain(*inputs(32)[:5]) == "chunk; loop: comes after chunk"
+    assert selective.explain(*inputs(31)[:5]) == "loop; native: inputs are float64; chunk: 31 steps, fewer than two pieces of 16"
+    assert selective.explain(*inputs(32)[:5]) == "chunk; native: inputs are float64; loop: comes after chunk"
 
 
 @pytest.mark.parametrize("size", ["state_dim", "expand", "rank"])

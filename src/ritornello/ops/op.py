@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ritornello.errors import unknown
+from ritornello.errors import InputError, unknown
 from ritornello.state import State, named_leaves
 
 IMPLS = ("auto", "loop", "chunk")  # what a model may be asked for: every op has a loop, and a form in chunks
@@ -39,6 +39,20 @@ class Implementation:
         return getattr(importlib.import_module(module), name)
 
 
+def native(name: str) -> Implementation:
+    """The kernel of that name in C++, imported when an op first asks whether it could run. InputError if it is made to where it cannot."""
+
+    def against(*inputs: Tensor | None) -> str | None:
+        return importlib.import_module("ritornello.ops.native").against(*inputs)
+
+    def run(*arguments: Tensor | None) -> tuple[Tensor, Any]:
+        if (reason := against(*arguments)) is not None:
+            raise InputError(f"{name}: the native kernel cannot run here: {reason}; leave the choice to auto")
+        return getattr(importlib.import_module("ritornello.ops.native"), name)(*arguments)
+
+    return Implementation(run, against)
+
+
 class Op:
     """Named implementations of one formula: run(*inputs, state, reset) -> (y, state). Calling the op runs one of them.
 
@@ -53,10 +67,11 @@ class Op:
     def __call__(self, *inputs: Tensor | None, state: State, reset: Tensor | None = None, impl: str = "auto") -> tuple[Tensor, Any]:
         first = inputs[0]
         assert first is not None, f"{self.name}: the first input cannot be absent"
-        run = self.implementations[self.choose(*inputs, impl=impl)].load()
         dtype = next(leaf.dtype for _, leaf in named_leaves(state) if leaf.is_floating_point())
+        inputs = tuple(None if tensor is None else tensor.to(dtype) for tensor in inputs)
+        run = self.implementations[self.choose(*inputs, impl=impl)].load()
         with torch.autocast(first.device.type, enabled=False):
-            y, state = run(*(None if tensor is None else tensor.to(dtype) for tensor in inputs), state, reset)
+            y, state = run(*inputs, state, reset)
         return y.to(first.dtype), state
 
     def choose(self, *inputs: Tensor | None, impl: str = "auto") -> str:

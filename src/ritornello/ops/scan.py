@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ritornello.ops.op import Implementation, Op
+from ritornello.ops.op import Implementation, Op, native
 
 CHUNK = 16
 
@@ -101,8 +101,12 @@ def _few_steps(a: Tensor, b: Tensor) -> str | None:
     return f"{b.shape[1]} steps, fewer than two pieces of {CHUNK}" if b.shape[1] < 2 * CHUNK else None
 
 
-scan = Op("scan", {"chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
+scan = Op("scan", {"native": native("scan"), "chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
 scan_complex = Op(
     "scan_complex",
-    {"chunk": Implementation(partial(chunk, times=complex_), _few_steps), "loop": Implementation(partial(loop, times=complex_))},
+    {
+        "native": native("scan_complex"),
+        "chunk": Implementation(partial(chunk, times=complex_), _few_steps),
+        "loop": Implementation(partial(loop, times=complex_)),
+    },
 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ritornello.ops import scan
-from ritornello.ops.op import Implementation, Op
+from ritornello.ops.op import Implementation, Op, native
 
 PIECE = 64
 
@@ -56,4 +56,4 @@ def _few_steps(x: Tensor, *rest: Tensor) -> str | None:
     return f"{x.shape[1]} steps, fewer than two pieces of {scan.CHUNK}" if x.shape[1] < 2 * scan.CHUNK else None
 
 
-selective = Op("selective", {"chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
+selective = Op("selective", {"native": native("selective"), "chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})

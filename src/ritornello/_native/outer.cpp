@@ -1,0 +1,197 @@
+// The gated outer-product recurrence and its adjoint; the formula is in ops/outer.py.
+//
+//   S_t = diag(a_t) S_{t-1} + k_t v_t'      y_t = S_t' q_t, or S_{t-1}' q_t where a token reads before it writes
+//
+// A tile of the state, all its rows by a few vectors of lanes, stays in the first-level cache. One pass over it takes STEPS tokens, whose
+// vectors stay in registers, so that a state's element is loaded and stored once for STEPS steps. The same walk over time gives
+//
+//   y    rows are keys, lanes are values          v's gradient   the same backwards in time, over the state's own gradient
+//   dq   rows are values, lanes are keys          k's gradient   the same backwards in time
+//
+// and from these the decay's: with G_t the gradient of S_t, a_t (G_t . S_{t-1}) = G_t . S_t - k_t dk_t, summed over values, needs no state.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "lanes.h"
+
+namespace {
+
+constexpr int TILE = WIDE * LANES;
+
+// What a walk reads and writes, at one row of the batch and one head. A token's numbers are contiguous, tokens are `stride` apart.
+struct Walk {
+    int64_t T, rows, lanes;                  // lanes: of this tile, at most TILE
+    const float *row_in, *lane_in, *row_out; // X[r] = decay * X[r] + row_in[r] * lane_in;  out = sum over r of row_out[r] * X[r]
+    float* out;
+    int64_t row_stride, lane_stride;
+    const float* decay;                      // at row 0 (by row) or at the tile's first lane (by lane)
+    int64_t decay_stride, decay_step;        // from token to token, and from row to row or lane to lane: 0 where a head has one decay
+    const uint8_t* reset;                    // (T), or null
+    bool backwards;
+};
+
+struct Step {
+    const float *row_in, *lane_in, *row_out, *decay;
+    float* out;
+};
+
+template <bool ByRow, bool ReadFirst, int N>
+void pass(const Walk& walk, float* tile, const Step* steps) {
+    Lanes in[N][WIDE], out[N][WIDE] = {}, decay[N][WIDE];
+    for (int n = 0; n < N; ++n)
+        for (int w = 0; w < WIDE; ++w) {
+            const int64_t left = walk.lanes - w * LANES;
+            in[n][w] = load_some(steps[n].lane_in + w * LANES, left);
+            if (!ByRow) decay[n][w] = walk.decay_step ? load_some(steps[n].decay + w * LANES, left) : splat(steps[n].decay[0]);
+        }
+    for (int64_t r = 0; r < walk.rows; ++r, tile += TILE) {
+        Lanes x[WIDE];
+        for (int w = 0; w < WIDE; ++w) x[w] = load(tile + w * LANES);
+        for (int n = 0; n < N; ++n) {
+            const float write = steps[n].row_in[r], read = steps[n].row_out[r];
+            const Lanes row_decay = splat(ByRow ? steps[n].decay[r * walk.decay_step] : 0.0f);
+            for (int w = 0; w < WIDE; ++w) {
+                if (ReadFirst) out[n][w] += read * x[w];
+                x[w] = (ByRow ? row_decay : decay[n][w]) * x[w] + write * in[n][w];
+                if (!ReadFirst) out[n][w] += read * x[w];
+            }
+        }
+        for (int w = 0; w < WIDE; ++w) store(tile + w * LANES, x[w]);
+    }
+    for (int n = 0; n < N; ++n)
+        for (int w = 0; w < WIDE; ++w) store_some(steps[n].out + w * LANES, out[n][w], walk.lanes - w * LANES);
+}
+
+// The tile through all tokens. Backwards, where tokens read after they write, step t decays by what came after it, a_{t+1}.
+template <bool ByRow, bool ReadFirst>
+void go(const Walk& walk, float* tile, const float* ones) {
+    const int64_t shift = walk.backwards && !ReadFirst;
+    Step steps[STEPS];
+    int waiting = 0;
+    auto flush = [&] {
+        if (waiting == STEPS) pass<ByRow, ReadFirst, STEPS>(walk, tile, steps);
+        else for (int n = 0; n < waiting; ++n) pass<ByRow, ReadFirst, 1>(walk, tile, steps + n);
+        waiting = 0;
+    };
+    for (int64_t s = 0; s < walk.T; ++s) {
+        const int64_t t = walk.backwards ? walk.T - 1 - s : s, cut = walk.backwards ? t + 1 : t, d = t + shift;
+        if (walk.reset && cut < walk.T && walk.reset[cut]) {
+            flush();
+            std::fill(tile, tile + walk.rows * TILE, 0.0f);
+        }
+        steps[waiting++] = {walk.row_in + t * walk.row_stride, walk.lane_in + t * walk.lane_stride, walk.row_out + t * walk.row_stride,
+                            d < walk.T ? walk.decay + d * walk.decay_stride : ones, walk.out + t * walk.lane_stride};
+        if (waiting == STEPS) flush();
+    }
+    flush();
+}
+
+void run(bool by_row, bool read_first, const Walk& walk, float* tile, const float* ones) {
+    if (by_row) read_first ? go<true, true>(walk, tile, ones) : go<true, false>(walk, tile, ones);
+    else read_first ? go<false, true>(walk, tile, ones) : go<false, false>(walk, tile, ones);
+}
+
+// Tiles begin on a cache line.
+struct Scratch {
+    std::vector<float> room;
+    float* tile;
+    explicit Scratch(int64_t rows) : room(rows * TILE + 16) {
+        void* start = room.data();
+        size_t space = room.size() * sizeof(float);
+        tile = static_cast<float*>(std::align(64, rows * TILE * sizeof(float), start, space));
+    }
+};
+
+}  // namespace
+
+struct Outer {
+    int64_t B, T, H, K, V, G;  // G: decays a head, K or 1
+    int64_t read_first, threads;
+    const float *q, *k, *v, *a;  // (B, T, H, K), (B, T, H, K), (B, T, H, V), (B, T, H, G)
+    const uint8_t* reset;        // (B, T) or null
+};
+
+// y (B, T, H, V) and the last S (B, H, K, V) from the first.
+extern "C" void ritornello_outer_forward(const Outer* o, const float* S, float* y, float* end) {
+    const int64_t tiles = (o->V + TILE - 1) / TILE, jobs = o->B * o->H * tiles;
+    const std::vector<float> ones(std::max<int64_t>(o->K, TILE), 1.0f);
+#pragma omp parallel num_threads(o->threads)
+    {
+        Scratch scratch(o->K);
+#pragma omp for schedule(static)
+        for (int64_t job = 0; job < jobs; ++job) {
+            const int64_t bh = job / tiles, b = bh / o->H, h = bh % o->H, first = job % tiles * TILE;
+            const int64_t lanes = std::min<int64_t>(TILE, o->V - first), at_k = (b * o->T * o->H + h) * o->K;
+            const int64_t at_v = (b * o->T * o->H + h) * o->V + first, at_S = bh * o->K * o->V + first;
+            std::fill(scratch.tile, scratch.tile + o->K * TILE, 0.0f);
+            for (int64_t r = 0; r < o->K; ++r) std::copy_n(S + at_S + r * o->V, lanes, scratch.tile + r * TILE);
+            const Walk walk{o->T, o->K, lanes, o->k + at_k, o->v + at_v, o->q + at_k, y + at_v, o->H * o->K, o->H * o->V,
+                            o->a + (b * o->T * o->H + h) * o->G, o->H * o->G, o->G > 1, o->reset ? o->reset + b * o->T : nullptr, false};
+            run(true, o->read_first, walk, scratch.tile, ones.data());
+            for (int64_t r = 0; r < o->K; ++r) std::copy_n(scratch.tile + r * TILE, lanes, end + at_S + r * o->V);
+        }
+    }
+}
+
+// Gradients from those of y and of the last S: dq, dk, dg (B, T, H, K; dg of the log decay, to be summed where a head has one), dv, dS.
+extern "C" void ritornello_outer_backward(const Outer* o, const float* S, const float* end, const float* dy, const float* d_end, float* dq,
+                                          float* dk, float* dv, float* dg, float* dS) {
+    const int64_t key_tiles = (o->K + TILE - 1) / TILE, value_tiles = (o->V + TILE - 1) / TILE;
+    const int64_t each = 2 * key_tiles + value_tiles, jobs = o->B * o->H * each, rows = std::max(o->K, o->V);
+    const std::vector<float> ones(std::max<int64_t>(rows, TILE), 1.0f);
+#pragma omp parallel num_threads(o->threads)
+    {
+        Scratch scratch(rows);
+        float* tile = scratch.tile;
+#pragma omp for schedule(dynamic)
+        for (int64_t job = 0; job < jobs; ++job) {
+            const int64_t bh = job / each, b = bh / o->H, h = bh % o->H, part = job % each;
+            const int64_t token = b * o->T * o->H + h, at_S = bh * o->K * o->V;
+            const float *q = o->q + token * o->K, *k = o->k + token * o->K, *v = o->v + token * o->V, *dy_ = dy + token * o->V;
+            const float* a = o->a + token * o->G;
+            const uint8_t* reset = o->reset ? o->reset + b * o->T : nullptr;
+            std::fill(tile, tile + rows * TILE, 0.0f);
+            if (part < 2 * key_tiles) {  // lanes are keys: dq forwards over S, dk backwards over its gradient
+                const bool backwards = part >= key_tiles;
+                const int64_t first = part % key_tiles * TILE, lanes = std::min<int64_t>(TILE, o->K - first);
+                const float* from = (backwards ? d_end : S) + at_S + first * o->V;
+                for (int64_t r = 0; r < o->V; ++r)
+                    for (int64_t l = 0; l < lanes; ++l) tile[r * TILE + l] = from[l * o->V + r];
+                const Walk walk{o->T, o->V, lanes, backwards ? dy_ : v, (backwards ? q : k) + first, backwards ? v : dy_,
+                                (backwards ? dk : dq) + token * o->K + first, o->H * o->V, o->H * o->K, a + (o->G > 1 ? first : 0),
+                                o->H * o->G, o->G > 1, reset, backwards};
+                run(false, o->read_first, walk, tile, ones.data());
+            } else {  // lanes are values: dv backwards, down to the gradient of the first S
+                const int64_t first = (part - 2 * key_tiles) * TILE, lanes = std::min<int64_t>(TILE, o->V - first);
+                for (int64_t r = 0; r < o->K; ++r) std::copy_n(d_end + at_S + r * o->V + first, lanes, tile + r * TILE);
+                const Walk walk{o->T, o->K, lanes, q, dy_ + first, k, dv + token * o->V + first, o->H * o->K, o->H * o->V,
+                                a, o->H * o->G, o->G > 1, reset, true};
+                run(true, o->read_first, walk, tile, ones.data());
+                const bool cut = reset && o->T && reset[0], decayed = o->read_first || !o->T;
+                for (int64_t r = 0; r < o->K; ++r) {
+                    const float last = cut ? 0.0f : decayed ? 1.0f : a[o->G > 1 ? r : 0];
+                    for (int64_t l = 0; l < lanes; ++l) dS[at_S + r * o->V + first + l] = cut ? 0.0f : last * tile[r * TILE + l];
+                }
+            }
+        }
+#pragma omp for schedule(static)
+        for (int64_t bh = 0; bh < o->B * o->H; ++bh) {
+            const int64_t b = bh / o->H, h = bh % o->H;
+            const uint8_t* reset = o->reset ? o->reset + b * o->T : nullptr;
+            std::vector<double> held(o->K);  // sum over values of G . S after the token at hand, or of G . S_{t-1} a_t after it
+            for (int64_t r = 0; r < o->K; ++r)
+                for (int64_t c = 0; c < o->V; ++c) held[r] += double(d_end[(bh * o->K + r) * o->V + c]) * end[(bh * o->K + r) * o->V + c];
+            for (int64_t t = o->T - 1; t >= 0; --t) {
+                const int64_t at = ((b * o->T + t) * o->H + h) * o->K;
+                const bool cut = reset && reset[t];
+                for (int64_t r = 0; r < o->K; ++r) {
+                    const double read = double(o->q[at + r]) * dq[at + r], wrote = double(o->k[at + r]) * dk[at + r];
+                    const double gate = cut ? 0.0 : held[r] + (o->read_first ? 0.0 : read) - wrote;
+                    dg[at + r] = float(gate);
+                    held[r] = cut ? 0.0 : gate + (o->read_first ? read : 0.0);
+                }
+            }
+        }
+    }
+}
