@@ -142,3 +142,14 @@ def test_rates_rise_and_fall_as_said():
 def test_impossible_settings_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"train.{name}"):
         TrainConfig(**{"steps": 1} | {name: value})
+
+
+def test_a_loss_in_chunks_is_the_same_loss():
+    whole, chunked = (trainer(batch=2, optimizer="adamw") for _ in range(2))
+    chunked.loss.chunk = 7
+    for a, b in zip(run(whole, 3), run(chunked, 3), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    with pytest.raises(InputError, match="only our own models can make their logits in chunks"):
+        NextToken(torch.nn.Linear(2, 2), 8)
+    with pytest.raises(InputError, match=r"train.loss_chunk: 0 is less than 1"):
+        TrainConfig(steps=1, loss_chunk=0)

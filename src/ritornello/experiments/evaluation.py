@@ -22,6 +22,7 @@ from ritornello.evals.perplexity import difference, held_out
 from ritornello.evals.report import Report, Row
 from ritornello.evals.scoring import Scored, stream_nats
 from ritornello.experiments.console import Console
+from ritornello.experiments.machine import matrix_products
 from ritornello.experiments.material import Material, Sample
 from ritornello.experiments.scaling import model_config
 from ritornello.experiments.settings import EvaluateConfig, RunConfig
@@ -85,15 +86,18 @@ def evaluate(
     console = console or Console(quiet=True)
     rows: list[Row] = []
     data: dict[str, str] = {}
-    for path in map(Path, pairs):
-        subtasks = read_pairs(path, console.say)
-        console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {path.name}")
-        rows += score_pairs(loaded.model, loaded.tokenizer, subtasks, protocol, suite=path.name.removesuffix(".jsonl"))
-        data |= {file.name: provenance.sha256(file) for file in ([path] if path.is_file() else sorted(path.iterdir())) if file.is_file()}
-    for spec in map(str, text):
-        corpus = read_corpus(spec, progress=console.progress)
-        rows += _text_rows(loaded, corpus, Path(spec).name, console)
-        data |= corpus.sources
+    with matrix_products(loaded.config["train"].get("gemm", "torch")):
+        for path in map(Path, pairs):
+            subtasks = read_pairs(path, console.say)
+            console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {path.name}")
+            rows += score_pairs(loaded.model, loaded.tokenizer, subtasks, protocol, suite=path.name.removesuffix(".jsonl"))
+            data |= {
+                file.name: provenance.sha256(file) for file in ([path] if path.is_file() else sorted(path.iterdir())) if file.is_file()
+            }
+        for spec in map(str, text):
+            corpus = read_corpus(spec, progress=console.progress)
+            rows += _text_rows(loaded, corpus, Path(spec).name, console)
+            data |= corpus.sources
     return Report(tuple(rows), provenance.collect(data))
 
 
@@ -124,19 +128,20 @@ def report(model: LM, config: RunConfig, material: Material, pairs: Suites, cons
     """Everything of results.json that the model has to do with."""
     model.eval()
     torch.set_num_threads(config.train.threads)
-    rows, headline = _held_out(model, config, material, console)
-    for suite, subtasks in pairs.items():
-        console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {suite}")
-        rows += score_pairs(model, material.tokenizer, subtasks, config.evaluate.protocol, suite=suite)
-    console.progress("writing samples")
-    samples = [_write(model, config, material, temperature) for temperature in TEMPERATURES]
-    return {
-        "rows": [asdict(row) for row in rows],
-        "headline": headline,
-        "passage": _passage(model, config, material),
-        "samples": samples,
-        "cost": _cost(config) | {"generate_tokens_per_second": samples[1]["tokens_per_second"]},
-    }
+    with matrix_products(config.train.gemm):
+        rows, headline = _held_out(model, config, material, console)
+        for suite, subtasks in pairs.items():
+            console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {suite}")
+            rows += score_pairs(model, material.tokenizer, subtasks, config.evaluate.protocol, suite=suite)
+        console.progress("writing samples")
+        samples = [_write(model, config, material, temperature) for temperature in TEMPERATURES]
+        return {
+            "rows": [asdict(row) for row in rows],
+            "headline": headline,
+            "passage": _passage(model, config, material),
+            "samples": samples,
+            "cost": _cost(config) | {"generate_tokens_per_second": samples[1]["tokens_per_second"]},
+        }
 
 
 def _held_out(model: LM, config: RunConfig, material: Material, console: Console) -> tuple[list[Row], dict[str, Any]]:

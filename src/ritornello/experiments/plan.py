@@ -14,7 +14,7 @@ import torch
 from ritornello.config import from_dict, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments import scaling
-from ritornello.experiments.machine import keep_freed_memory
+from ritornello.experiments.machine import WORST_ERROR, fastest_gemm, keep_freed_memory, matrix_products, onednn_error
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import CorpusConfig, EvaluateConfig, Request, RunConfig, TokenizerConfig
 from ritornello.mixers.layers import describe
@@ -48,6 +48,10 @@ def plan(request: Request, material: Material, evaluate: EvaluateConfig, pair_to
         trial(torch.zeros(1, 1, dtype=torch.int64), trial.init_state(1))
     else:
         model, train = _probed(request, material, evaluate, pair_tokens, left)
+    if train.gemm == "onednn" and onednn_error() > WORST_ERROR:
+        raise InputError(
+            f"train.gemm: on this processor oneDNN rounds float32 products (by {onednn_error():.0e} of them); use train.gemm=torch"
+        )
     corpus = material.corpus
     return RunConfig(
         plan=_sentence(model, train, material, request, steps is None),
@@ -87,10 +91,13 @@ def _fixed(request: Request, material: Material, steps: int) -> tuple[LMConfig, 
 def _probed(
     request: Request, material: Material, evaluate: EvaluateConfig, pair_tokens: int, left: Callable[[], float]
 ) -> tuple[LMConfig, TrainConfig]:
-    """Sizes and steps that fill the time: guess a shape, time it, correct the shape once, time precisions and threads, count steps."""
+    """Sizes and steps that fill the time: who multiplies fastest, guess a shape, time it, correct the shape once, time precisions and
+    threads, count steps."""
     if request.train.get("keep_memory", True):
         keep_freed_memory()
     threads = request.threads or cores()
+    if "gemm" not in request.train:
+        request = replace(request, train={"gemm": fastest_gemm(threads)} | request.train)
     model, train = _for_time(request, material, FIRST_GUESS * threads, left(), threads)
     probe = min(2.0, 0.01 * left())
     flop = _flop_per_step(model, train) / time_steps(model, train, material, probe)
@@ -175,15 +182,16 @@ def time_steps(model: LMConfig, train: TrainConfig, material: Material, seconds:
     """Seconds a training step takes: the mean of at least three, the first not counted."""
     torch.set_num_threads(train.threads)
     lm = LM(model, train.impl)
-    trainer = Trainer(NextToken(lm), material.batches(train), replace(train, steps=10**9))
+    trainer = Trainer(NextToken(lm, train.loss_chunk), material.batches(train), replace(train, steps=10**9))
     took: list[float] = []
     before = time.perf_counter()
-    for _ in trainer.steps():
-        now = time.perf_counter()
-        took.append(now - before)
-        before = now
-        if len(took) >= 4 and sum(took) > seconds:
-            return sum(took[1:]) / len(took[1:])
+    with matrix_products(train.gemm):
+        for _ in trainer.steps():
+            now = time.perf_counter()
+            took.append(now - before)
+            before = now
+            if len(took) >= 4 and sum(took) > seconds:
+                return sum(took[1:]) / len(took[1:])
     raise AssertionError("the probe's steps do not end")
 
 
@@ -192,7 +200,7 @@ def measure(model: LMConfig, train: TrainConfig, material: Material, seconds: fl
     step = time_steps(model, train, material, seconds)
     lm = LM(model, train.impl).eval()
     batch = material.batches(train)(0, 0)
-    with torch.inference_mode():
+    with torch.inference_mode(), matrix_products(train.gemm):
         scored = _best_of(3, lambda: lm(batch.tokens, lm.init_state(len(batch.tokens)))[0].float().log_softmax(-1))
         one, state = batch.tokens[:1, :1], lm.init_state(1)
         sampled = _best_of(5, lambda: lm(one, state))
@@ -239,6 +247,7 @@ def _sentence(model: LMConfig, train: TrainConfig, material: Material, request: 
     passes = train.steps * train.batch * train.length / material.unique
     start = f" that goes on from {request.start_from}" if request.start_from else ""
     machine = f"{train.threads} thread{'s' * (train.threads > 1)}, {train.precision}"
+    machine += ", products by oneDNN" * (train.gemm == "onednn")
     why = f"fits {request.minutes or 3.0:g} minutes on this machine ({machine})" if probed else "was asked for"
     layers = describe(model.layers)
     return (

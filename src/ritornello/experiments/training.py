@@ -20,7 +20,7 @@ from ritornello import folder
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console, clock
 from ritornello.experiments.evaluation import score_sample
-from ritornello.experiments.machine import keep_freed_memory
+from ritornello.experiments.machine import keep_freed_memory, matrix_products
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import RunConfig
 from ritornello.model import LM
@@ -74,7 +74,7 @@ def train(path: Path, config: RunConfig, material: Material, console: Console) -
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
     model = LM(config.model, config.train.impl)
-    trainer = Trainer(NextToken(model), material.batches(config.train), config.train)
+    trainer = Trainer(NextToken(model, config.train.loss_chunk), material.batches(config.train), config.train)
     book = _Book(path, config, material, model, trainer)
     if folder.checkpoints(path):
         book.reopen()
@@ -83,7 +83,9 @@ def train(path: Path, config: RunConfig, material: Material, console: Console) -
         if config.start_from is not None:
             folder.put_weights(model, folder.weights(folder.load(config.start_from).model), config.start_from)
         book.save()
-    with stop_between_steps() as stop, book:
+    with matrix_products(config.train.gemm) as gemm, stop_between_steps() as stop, book:
+        if gemm != config.train.gemm:
+            console.say(f"on this processor oneDNN rounds float32 products; they are {gemm}'s own instead")
         try:
             for record in trainer.steps():
                 book.write(record, console)

@@ -40,6 +40,8 @@ class TrainConfig:
     carry: bool = True  # the state goes on from piece to piece (truncated back-propagation through time), detached
     precision: Literal["float32", "bfloat16"] = "float32"  # bfloat16: autocast; weights and memory stay float32
     impl: str = "auto"
+    gemm: Literal["torch", "onednn"] = "torch"  # whose float32 matrix products; onednn only where it keeps float32, else torch
+    loss_chunk: int | None = None  # tokens whose logits are held at a time; None: all. Saves memory, not time
     threads: int = 2
     keep_memory: bool = True  # freed memory stays with the process: faster, larger
     seed: int = 0
@@ -48,6 +50,8 @@ class TrainConfig:
         for name, least in (("steps", 0), ("batch", 1), ("length", 1), ("threads", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"train.{name}: {getattr(self, name)} is less than {least}")
+        if self.loss_chunk is not None and self.loss_chunk < 1:
+            raise InputError(f"train.loss_chunk: {self.loss_chunk} is less than 1")
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"train.{name}: {getattr(self, name)} is not a positive number")

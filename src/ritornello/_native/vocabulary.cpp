@@ -1,0 +1,138 @@
+// Cross-entropy over a vocabulary, and the gradient of its logits; see ops/linear_loss.py.
+//
+//   nats = log(sum_j exp(x_j - m)) - (x_target - m)      m = max_j x_j      d nats / d x_j = exp(x_j - m) / sum - [j = target]
+//
+// A row of logits comes from memory once, since the later passes over it find it in the cache, and probabilities are never stored: the
+// backward pass makes them again from the row's m and sum, and may write the gradient over the logits. bfloat16 is widened as it is read.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "exp.h"
+
+namespace {
+
+constexpr int64_t IGNORED = -100;  // a target that is not scored
+constexpr float NOTHING = -std::numeric_limits<float>::infinity();
+
+typedef uint16_t Bfloat;
+typedef Bfloat Halves __attribute__((vector_size(LANES * sizeof(Bfloat))));
+typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+
+inline Lanes get(const float* from) { return load(from); }
+
+inline Lanes get(const Bfloat* from) {
+    Halves x;
+    std::memcpy(&x, from, sizeof x);
+    return (Lanes)(__builtin_convertvector(x, Words) << 16);
+}
+
+inline void put(float* to, Lanes x) { store(to, x); }
+
+inline void put(Bfloat* to, Lanes x) {  // to the nearest, ties to even
+    const Words bits = (Words)x;
+    const Halves y = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Halves);
+    std::memcpy(to, &y, sizeof y);
+}
+
+// The last few of a row, -inf after them: they change neither the largest nor the sum.
+template <class Number>
+Lanes get_some(const Number* from, int64_t count) {
+    Number some[LANES] = {};
+    std::copy_n(from, count, some);
+    Lanes x = get(some);
+    for (int64_t i = count; i < LANES; ++i) x[i] = NOTHING;
+    return x;
+}
+
+template <class Number>
+void put_some(Number* to, Lanes x, int64_t count) {
+    Number some[LANES];
+    put(some, x);
+    std::copy_n(some, count, to);
+}
+
+template <class Number>
+float get_one(const Number* from) { return get_some(from, 1)[0]; }
+
+template <class Number>
+float largest(const Number* x, int64_t V) {
+    Lanes most[4] = {splat(NOTHING), splat(NOTHING), splat(NOTHING), splat(NOTHING)};
+    int64_t j = 0;
+    auto take = [](Lanes& most, Lanes x) { most = x > most ? x : most; };
+    for (; j + 4 * LANES <= V; j += 4 * LANES)
+        for (int w = 0; w < 4; ++w) take(most[w], get(x + j + w * LANES));
+    for (; j < V; j += LANES) take(most[0], get_some(x + j, std::min<int64_t>(LANES, V - j)));
+    for (int w = 1; w < 4; ++w) take(most[0], most[w]);
+    float m = NOTHING;
+    for (int i = 0; i < LANES; ++i) m = std::max(m, most[0][i]);
+    return m;
+}
+
+template <class Number>
+float sum_of_exp(const Number* x, int64_t V, float m) {
+    Lanes sums[4] = {};
+    int64_t j = 0;
+    for (; j + 4 * LANES <= V; j += 4 * LANES)
+        for (int w = 0; w < 4; ++w) sums[w] += exp_of(get(x + j + w * LANES) - m);
+    for (; j < V; j += LANES) sums[0] += exp_of(get_some(x + j, std::min<int64_t>(LANES, V - j)) - m);
+    const Lanes all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    float total = 0;
+    for (int i = 0; i < LANES; ++i) total += all[i];
+    return total;
+}
+
+template <class Number>
+void gradient(const Number* x, Number* d, int64_t V, int64_t target, float m, float total, float d_nats) {
+    const float scale = d_nats / total, at_target = std::exp(get_one(x + target) - m) * scale - d_nats;
+    int64_t j = 0;
+    for (; j + LANES <= V; j += LANES) put(d + j, exp_of(get(x + j) - m) * scale);
+    if (j < V) put_some(d + j, exp_of(get_some(x + j, V - j) - m) * scale, V - j);
+    put_some(d + target, splat(at_target), 1);
+}
+
+}  // namespace
+
+struct Vocabulary {
+    int64_t N, V, narrow, threads;  // narrow: logits are bfloat16, not float32
+    const void* logits;             // (N, V)
+    const int64_t* targets;         // (N), in 0 .. V - 1 or IGNORED
+};
+
+namespace {
+
+template <class Number>
+void forward(const Vocabulary* v, float* nats, float* kept) {
+    const Number* logits = static_cast<const Number*>(v->logits);
+#pragma omp parallel for num_threads(v->threads) schedule(static)
+    for (int64_t n = 0; n < v->N; ++n) {
+        const Number* x = logits + n * v->V;
+        const bool scored = v->targets[n] != IGNORED;
+        const float m = scored ? largest(x, v->V) : 0, total = scored ? sum_of_exp(x, v->V, m) : 0;
+        nats[n] = scored ? std::log(total) - (get_one(x + v->targets[n]) - m) : 0;
+        kept[2 * n] = m, kept[2 * n + 1] = total;
+    }
+}
+
+template <class Number>
+void backward(const Vocabulary* v, const float* kept, const float* d_nats, void* d_logits) {
+    const Number* logits = static_cast<const Number*>(v->logits);
+#pragma omp parallel for num_threads(v->threads) schedule(static)
+    for (int64_t n = 0; n < v->N; ++n) {
+        Number* d = static_cast<Number*>(d_logits) + n * v->V;
+        if (v->targets[n] == IGNORED) std::fill_n(d, v->V, Number(0));
+        else gradient(logits + n * v->V, d, v->V, v->targets[n], kept[2 * n], kept[2 * n + 1], d_nats[n]);
+    }
+}
+
+}  // namespace
+
+// nats (N); kept (N, 2), of each row its largest logit and the sum of exp(x - largest).
+extern "C" void ritornello_vocabulary_forward(const Vocabulary* v, float* nats, float* kept) {
+    v->narrow ? forward<Bfloat>(v, nats, kept) : forward<float>(v, nats, kept);
+}
+
+// The logits' gradient, which may lie where the logits do, from that of nats.
+extern "C" void ritornello_vocabulary_backward(const Vocabulary* v, const float* kept, const float* d_nats, void* d_logits) {
+    v->narrow ? backward<Bfloat>(v, kept, d_nats, d_logits) : backward<float>(v, kept, d_nats, d_logits);
+}
