@@ -167,6 +167,14 @@ def _mixers(options: dict[str, Any], began: float) -> int:
     return 0
 
 
+def _doctor(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.doctor import examine, page
+
+    found = examine()
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options["json"] else page(found))
+    return 0
+
+
 def _diagnose(options: dict[str, Any], began: float) -> int:
     from ritornello.diagnostics.diagnose import diagnose, table, trials
     from ritornello.diagnostics.trial import split
@@ -250,6 +258,8 @@ def _parser() -> Parser:
 
     mixers = _command(commands, "mixers", _mixers, "list what --mixer and --channel can name, with sizes")
     mixers.add_argument("--dim", type=int, default=256, metavar="N", help="the width to count at (default 256)")
+
+    _command(commands, "doctor", _doctor, "tell what this machine has, what is in use, and what would make it faster")
     return parser
 
 
