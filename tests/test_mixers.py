@@ -253,6 +253,7 @@ def compiled(name: str, backend: str) -> None:
     assert_same(state, end, 1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*:DeprecationWarning")  # torch's compiler makes one to look at
 @every
 def test_compiles(name):
     compiled(name, "aot_eager")
