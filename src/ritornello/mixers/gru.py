@@ -3,8 +3,9 @@
     r, z = sigmoid(W x_t + U h_{t-1} + b)
     n = tanh(W_n x_t + b_n + r * (U_n h_{t-1} + b'_n))        y_t = h_t = z * h_{t-1} + (1 - z) * n
 
-That is torch's (and cuDNN's) form, with its kernel or its plain cell on the same weights ("loop"). The original paper applies
-r before the matrix product, U_n (r * h_{t-1}) + b'_n: `reset_after=False`, which always runs the plain cell.
+That is torch's (and cuDNN's) form, by our kernel in C++ where it can run (ops/native_cells.py), else torch's, or the plain cell on the
+same weights ("loop"). The original paper applies r before the matrix product, U_n (r * h_{t-1}) + b'_n: `reset_after=False`, which always
+runs the plain cell.
 
 Source: Cho et al. 2014, arXiv:1406.1078.
 """
@@ -12,11 +13,13 @@ Source: Cho et al. 2014, arXiv:1406.1078.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ritornello.mixers.base import Context, Place
 from ritornello.mixers.cell import CellMixer
 from ritornello.mixers.torch_cells import SHORTEST, run
+from ritornello.ops import native_cells
 
 
 class State(NamedTuple):
@@ -59,5 +62,10 @@ class GRU(CellMixer):
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         if context.impl == "loop" or not self.config.reset_after or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
+        _, U, _, b = self.gru.all_weights[0]
+        if native_cells.against(U) is None:
+            with torch.autocast(x.device.type, enabled=False):
+                y, h = native_cells.gru(self.inputs(x.to(U.dtype)).float(), U.float(), b.float(), state.h, context.reset)
+            return y.to(x.dtype), State(h)
         y, after = run(self.gru, x, state, context.reset)
         return y, State(*after)

@@ -7,7 +7,8 @@
 
 m only keeps the exponentials finite: c exp(m) and n exp(m) do not depend on it, and h is their quotient. A fresh m is -1e30, so
 the first token is written whole, i' / n_1 = 1. m keeps its gradient, so that those of c and n are exact as well; h's would be so
-without. What follows in the paper's block, a residual and a gated MLP, is a channel mixer here.
+without. What follows in the paper's block, a residual and a gated MLP, is a channel mixer here. The cell runs in C++ where it can
+(ops/native_cells.py), else, and for "loop", as `step` below.
 
 Source: Beck et al. 2024, arXiv:2405.04517; the sigmoid forget gate, the short convolution and the biases are the authors'
 package's (xlstm).
@@ -24,6 +25,7 @@ from ritornello.mixers.base import Context, Mixer, Place
 from ritornello.mixers.cell import over_time
 from ritornello.mixers.head_norm import HeadNorm
 from ritornello.mixers.short_conv import ShortConv
+from ritornello.ops import native_cells
 
 
 class State(NamedTuple):
@@ -85,8 +87,11 @@ class SLSTM(Mixer):
             sees = torch.stack([mixed, mixed, x, x], 2).to(self.w.dtype).unflatten(-1, (self.config.heads, self.head_dim))
             u = (torch.einsum("btghk,ghkl->bthgl", sees, self.w) + self.b.transpose(0, 1)).to(state.c.dtype)  # (B, T, H, 4, K)
             r = self.r.permute(1, 2, 0, 3).flatten(2)  # (H, K, 4 K)
-            fresh = self.init_state(len(x))
-            h, memory = over_time(lambda u, memory: step(r, u, memory), u, tuple(state[1:]), tuple(fresh[1:]), context.reset)
+            if context.impl != "loop" and native_cells.against(u) is None:
+                h, memory = native_cells.slstm(u, r.float(), *state[1:], context.reset)
+            else:
+                fresh = self.init_state(len(x))
+                h, memory = over_time(lambda u, memory: step(r, u, memory), u, tuple(state[1:]), tuple(fresh[1:]), context.reset)
         return self.norm(h).to(x.dtype), State(past, *memory)
 
 
