@@ -43,7 +43,7 @@ DIM, LAYERS, HELD_OUT = 96, 2, 32_768
 AGAINST = {  # what each is compared with in tests/parity
     "aaren": "NumPy transcription of the paper",
     "attention": "transformers 5.23.0, Llama",
-    "bidirectional": "its two halves run apart",
+    "bidirectional": "torch.nn.LSTM, bidirectional (tests/test_bidirectional.py)",
     "block": "NumPy transcription of the paper",
     "deltanet": "flash-linear-attention 0.6.0, plain delta rule",
     "gated_deltanet": "flash-linear-attention 0.6.0, plain gated delta rule; transformers 5.23.0, Qwen3-Next",
@@ -72,7 +72,7 @@ AGAINST = {  # what each is compared with in tests/parity
     "unitary": "NumPy transcription of the paper",
     "window": "transformers 5.23.0, RecurrentGemma",
 }
-AGAINST_FILE = {"attention": "llama", "swiglu": "llama"}  # whose tests are not called after the mixer
+AGAINST_FILE = {"attention": "llama", "swiglu": "llama", "window": "griffin_window", "rwkv_channel": "rwkv4"}  # whose tests are not called after the mixer
 TORCH = {"lstm": "torch's kernel, loop", "gru": "torch's kernel, loop", "rnn": "torch's kernel, loop", "attention": "torch's attention"}
 ALONE = {"mamba", "mamba2"}  # blocks that are their own feed-forward layer
 

@@ -10,6 +10,19 @@ from torch import Tensor
 STEP = 1e-5
 
 
+def leaf(array: np.ndarray) -> Tensor:
+    """Something to differentiate by."""
+    return torch.tensor(array, requires_grad=True)
+
+
+def fill(module: torch.nn.Module, random: np.random.Generator, scale: float) -> dict[str, Tensor]:
+    """A module's parameters by name, normal with spread `scale` (1 where they have one axis)."""
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.copy_(torch.tensor(random.normal(size=tuple(weight.shape)) * (scale if weight.dim() > 1 else 1)))
+    return dict(module.named_parameters())
+
+
 def agree(
     ours: Callable[[], dict[str, Tensor]], theirs: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], leaves: dict[str, Tensor]
 ) -> None:
@@ -18,7 +31,9 @@ def agree(
     found, wanted = ours(), theirs(numbers)
     assert set(found) == set(wanted)
     for name, value in found.items():
-        np.testing.assert_allclose(value.detach().numpy(), wanted[name], rtol=1e-10, atol=1e-10, err_msg=name)
+        torch.testing.assert_close(
+            value.detach(), torch.tensor(wanted[name]), rtol=1e-10, atol=1e-10, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
     def total(changed: dict[str, np.ndarray]) -> float:
         outputs = theirs(numbers | changed)

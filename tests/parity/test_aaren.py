@@ -45,7 +45,7 @@ def test_it_is_masked_softmax_attention(impl, scale):
         mixer.q.mul_(scale)
     wanted = paper_aaren.attention({"x": x.numpy(), **{name: weight.detach().numpy() for name, weight in mixer.named_parameters()}})
     y, _ = mixer(x, mixer.init_state(2), Context(impl=impl))
-    np.testing.assert_allclose(y.detach(), wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(y.detach(), torch.tensor(wanted), rtol=1e-10, atol=1e-10)
     if scale == 1:
         y, _ = mixer.float()(x.float(), mixer.init_state(2), Context(impl=impl))
         np.testing.assert_allclose(y.detach(), wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())

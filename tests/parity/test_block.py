@@ -1,7 +1,7 @@
 """The block-diagonal linear RNN beside a NumPy transcription of its paper."""
 
-import by_paper
 import numpy as np
+import paper
 import paper_block
 import pytest
 
@@ -11,7 +11,7 @@ from ritornello.mixers.block import Block, State
 SIZES = {"x": (37, 6), "h": (2, 3)}
 
 
-def paper(inputs):
+def transcribed(inputs):
     """Outputs and end state on the weights, x (T, 6) and h (2, 3)."""
     hs = paper_block.states(inputs, inputs["x"], inputs["h"].reshape(-1), 3, 1.2)
     return {"y": hs @ inputs["out.weight"].T, "end": hs[-1].reshape(2, 3)}
@@ -20,6 +20,6 @@ def paper(inputs):
 @pytest.mark.parametrize("impl", ["loop", "chunk"])
 def test_block_is_the_papers(impl):
     mixer, random = Block(6, Block.Config(block=3), Place()).double(), np.random.default_rng(3)
-    leaves = by_paper.fill(mixer, random, 0.7) | {name: by_paper.leaf(random.normal(size=size)) for name, size in SIZES.items()}
+    leaves = paper.fill(mixer, random, 0.7) | {name: paper.leaf(random.normal(size=size)) for name, size in SIZES.items()}
     y, state = mixer(leaves["x"][None], State(leaves["h"][None]), Context(impl=impl))
-    by_paper.agree(leaves, {"y": y[0], "end": state.h[0]}, paper, random)
+    paper.agree(lambda: {"y": y[0], "end": state.h[0]}, transcribed, leaves)

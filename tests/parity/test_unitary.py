@@ -1,7 +1,7 @@
 """The unitary recurrent network beside a NumPy transcription of its paper."""
 
-import by_paper
 import numpy as np
+import paper
 import paper_unitary
 import pytest
 
@@ -11,7 +11,7 @@ from ritornello.mixers.unitary import State, Unitary
 SIZES = {"x": (37, 6), "h": (2, 3)}
 
 
-def paper(inputs):
+def transcribed(inputs):
     """Outputs and end state on the weights, x (T, 6) and h (2, 3)."""
     entries = np.split(inputs["x"] @ inputs["skew.weight"].T, 2, axis=1)
     hs = np.concatenate([paper_unitary.states(*each) for each in zip(entries, inputs["h"], strict=True)], 1)
@@ -21,6 +21,6 @@ def paper(inputs):
 @pytest.mark.parametrize("impl", ["loop", "chunk"])
 def test_unitary_is_the_papers(impl):
     mixer, random = Unitary(6, Unitary.Config(head_dim=3), Place()).double(), np.random.default_rng(3)
-    leaves = by_paper.fill(mixer, random, 0.7) | {name: by_paper.leaf(random.normal(size=size)) for name, size in SIZES.items()}
+    leaves = paper.fill(mixer, random, 0.7) | {name: paper.leaf(random.normal(size=size)) for name, size in SIZES.items()}
     y, state = mixer(leaves["x"][None], State(leaves["h"][None]), Context(impl=impl))
-    by_paper.agree(leaves, {"y": y[0], "end": state.h[0]}, paper, random)
+    paper.agree(lambda: {"y": y[0], "end": state.h[0]}, transcribed, leaves)
