@@ -72,7 +72,7 @@ AGAINST = {  # what each is compared with in tests/parity
     "unitary": "NumPy transcription of the paper",
     "window": "transformers 5.23.0, RecurrentGemma",
 }
-AGAINST_FILE = {"attention": "llama", "swiglu": "llama", "window": "griffin_window", "rwkv_channel": "rwkv4"}  # whose tests are not called after the mixer
+AGAINST_FILE = {"attention": "llama", "swiglu": "llama", "window": "griffin_window", "rwkv_channel": "rwkv4"}  # tests named otherwise
 TORCH = {"lstm": "torch's kernel, loop", "gru": "torch's kernel, loop", "rnn": "torch's kernel, loop", "attention": "torch's attention"}
 ALONE = {"mamba", "mamba2"}  # blocks that are their own feed-forward layer
 
