@@ -18,7 +18,7 @@ struct Float32 {
     typedef float Input;
     typedef Lanes Sum;
     static constexpr int64_t UNIT = 1;
-    static void add(Sum& sum, const Weight* w, const Input* x) { sum += load(w) * x[0]; }
+    static Sum add(Sum sum, const Weight* w, const Input* x) { return sum + load(w) * x[0]; }
 };
 
 // The upper halves of floats; inputs stay floats.
@@ -27,11 +27,10 @@ struct BFloat16 {
     typedef float Input;
     typedef Lanes Sum;
     static constexpr int64_t UNIT = 2;
-    static void add(Sum& sum, const Weight* w, const Input* x) {
+    static Sum add(Sum sum, const Weight* w, const Input* x) {
         Bits pair;
         std::memcpy(&pair, w, sizeof pair);
-        sum += (Lanes)(pair << 16) * x[0];
-        sum += (Lanes)(pair & 0xffff0000u) * x[1];
+        return sum + (Lanes)(pair << 16) * x[0] + (Lanes)(pair & 0xffff0000u) * x[1];
     }
 };
 
@@ -41,24 +40,25 @@ struct Int8 {
     typedef uint8_t Input;
     typedef Ints Sum;
     static constexpr int64_t UNIT = 4;
-    static void add(Sum& sum, const Weight* w, const Input* x) {
+    static Sum add(Sum sum, const Weight* w, const Input* x) {
         Bits four;
         std::memcpy(&four, w, sizeof four);
         sum += ((Ints)(four << 24) >> 24) * int32_t(x[0]) + ((Ints)(four << 16) >> 24) * int32_t(x[1]);
-        sum += ((Ints)(four << 8) >> 24) * int32_t(x[2]) + ((Ints)four >> 24) * int32_t(x[3]);
+        return sum + ((Ints)(four << 8) >> 24) * int32_t(x[2]) + ((Ints)four >> 24) * int32_t(x[3]);
     }
 };
 
 #if defined(__AVX512F__)
 // The same sums by AVX-512's instruction for them, which only some processors have: written out, as the rest is compiled for all.
 struct Vnni : Int8 {
-    static void add(Sum& sum, const Weight* w, const Input* x) {
+    static Sum add(Sum sum, const Weight* w, const Input* x) {
         int32_t four;
         std::memcpy(&four, x, sizeof four);
         const Ints inputs = four - Ints{};
         Ints weights;
         std::memcpy(&weights, w, sizeof weights);
         __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(inputs), "v"(weights));
+        return sum;
     }
 };
 #endif
@@ -93,7 +93,7 @@ void single(const Product& p, int64_t row, const typename Type::Input* x, float 
     const auto* w = static_cast<const typename Type::Weight*>(p.weight) + row * p.columns;
     typename Type::Sum sums[4] = {};
     for (int64_t c = 0; c < p.columns; c += 4 * Type::UNIT)
-        for (int i = 0; i < 4; ++i) Type::add(sums[i], w + (c + i * Type::UNIT) * LANES, x + c + i * Type::UNIT);
+        for (int i = 0; i < 4; ++i) sums[i] = Type::add(sums[i], w + (c + i * Type::UNIT) * LANES, x + c + i * Type::UNIT);
     finish(p, row, (sums[0] + sums[1]) + (sums[2] + sums[3]), scale, y);
 }
 
@@ -104,7 +104,7 @@ void several(const Product& p, int64_t row, const typename Type::Input* x, int64
     typename Type::Sum sums[2][N] = {};
     for (int64_t c = 0; c < p.columns; c += Type::UNIT)
         for (int r = 0; r < 2; ++r)
-            for (int n = 0; n < N; ++n) Type::add(sums[r][n], w + (r * p.columns + c) * LANES, x + n * x_stride + c);
+            for (int n = 0; n < N; ++n) sums[r][n] = Type::add(sums[r][n], w + (r * p.columns + c) * LANES, x + n * x_stride + c);
     for (int n = 0; n < N; ++n)
         for (int r = 0; r < 2; ++r) finish(p, row + r * LANES, sums[r][n], scales ? scales[n] : 1.0f, y + n * y_stride);
 }
@@ -141,7 +141,9 @@ inline float to_bytes(const float* x, int64_t count, uint8_t* bytes) {
     const float down = 127.0f / top;
     for (int64_t i = 0; i < count; i += LANES) {
         const Ints whole = (Ints)(load(x + i) * down + 12582912.0f) - (Ints)splat(12582912.0f) + 128;  // to the nearest integer
-        for (int j = 0; j < LANES; ++j) bytes[i + j] = uint8_t(whole[j]);
+        typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+        const Bytes narrow = __builtin_convertvector(whole, Bytes);
+        std::memcpy(bytes + i, &narrow, sizeof narrow);
     }
     return top / 127.0f + total(none);
 }

@@ -110,19 +110,9 @@ class NativeEngine:
         return [leaf if leaf.is_contiguous() else leaf.contiguous() for leaf in leaves]
 
     def _new(self, B: int) -> tuple[list[Tensor], list[int]]:
-        """Room for a state's leaves, and where each is; leaves of a kind share one piece of memory."""
-        room: dict[tuple, list] = {}
-        leaves, pointers = [], []
-        for each in self._leaves:
-            if each not in room:
-                shape, dtype = each
-                whole = torch.empty(self._leaves.count(each), B, *shape, dtype=dtype)
-                room[each] = [iter(whole.unbind(0)), whole.data_ptr(), whole.stride(0) * whole.element_size()]
-            kind = room[each]
-            leaves.append(next(kind[0]))
-            pointers.append(kind[1])
-            kind[1] += kind[2]
-        return leaves, pointers
+        """Room for a state's leaves, and where each is."""
+        leaves = [torch.empty(B, *shape, dtype=dtype) for shape, dtype in self._leaves]
+        return leaves, [leaf.data_ptr() for leaf in leaves]
 
 
 def fastest(model: LM, weights: str = "float32") -> LM | NativeEngine:
