@@ -353,6 +353,8 @@ def test_show_runs_and_generate_from_the_command_line(text, capsys):
     assert code == 0
     assert out.startswith("<|endoftext|>")
     assert main(capsys, "generate", path, "--temperature", "-1")[0] == 2
+    code, _, err = main(capsys, "generate", path, "--tokens", "5", "--weights", "int8")
+    assert code == 0 or "no native decoding: not built" in err  # without a compiler
     Path("pairs.jsonl").write_text('{"good": "the cat sat.", "bad": "cat the sat."}\n')
     code, out, _ = main(capsys, "evaluate", path, "--pairs", "pairs.jsonl", "--text", text, "--json")
     assert code == 0
