@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ritornello.errors import InputError, unknown
 from ritornello.mixers import CHANNEL, MIXERS, mixer
 from ritornello.mixers.base import Context, Empty, Mixer, Place
+from ritornello.mixers.rms_norm import RMSNorm
 from ritornello.ops.op import IMPLS
 from ritornello.state import State, named_leaves, nbytes
 
@@ -94,11 +95,11 @@ class Block(nn.Module):
     def forward(self, below: list[Tensor], state: BlockState, context: Context) -> tuple[Tensor, BlockState]:
         """The outputs of everything below, embedding first, each (B, T, D), to this block's output and state."""
         x = below[-1] if self.inlet is None else self.inlet(torch.cat(below, -1))
-        y, time = self.time(self.time_norm(x), state.time, context)
+        y, time = self.time(_normed(self.time_norm, x, context), state.time, context)
         x = x + self.drop(y)
         if self.channel is None:
             return x, BlockState(time, state.channel)
-        y, channel = self.channel(self.channel_norm(x), state.channel, context)
+        y, channel = self.channel(_normed(self.channel_norm, x, context), state.channel, context)
         return x + self.drop(y), BlockState(time, channel)
 
 
@@ -138,7 +139,7 @@ class LM(nn.Module):
             x, block_state = block(outputs, before, context)
             outputs = [*outputs, x] if self.config.wiring == "dense" else [x]
             after.append(block_state)
-        return self.norm(outputs[-1]), tuple(after)
+        return _normed(self.norm, outputs[-1], context), tuple(after)
 
     def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Logits (B, T, vocab) for the token after each, and the state after the last."""
@@ -158,7 +159,11 @@ class LM(nn.Module):
 
 
 def _norm(config: LMConfig) -> nn.Module:
-    return (nn.RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.dim, eps=config.norm_eps)
+    return (RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.dim, eps=config.norm_eps)
+
+
+def _normed(norm: nn.Module, x: Tensor, context: Context) -> Tensor:
+    return norm(x, context.impl) if isinstance(norm, RMSNorm) else norm(x)
 
 
 def places(layers: tuple[str, ...]) -> list[Place]:

@@ -4,53 +4,16 @@
 //
 // A row of logits comes from memory once, since the later passes over it find it in the cache, and probabilities are never stored: the
 // backward pass makes them again from the row's m and sum, and may write the gradient over the logits. bfloat16 is widened as it is read.
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "bfloat.h"
 #include "exp.h"
 
 namespace {
 
 constexpr int64_t IGNORED = -100;  // a target that is not scored
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
-
-typedef uint16_t Bfloat;
-typedef Bfloat Halves __attribute__((vector_size(LANES * sizeof(Bfloat))));
-typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
-
-inline Lanes get(const float* from) { return load(from); }
-
-inline Lanes get(const Bfloat* from) {
-    Halves x;
-    std::memcpy(&x, from, sizeof x);
-    return (Lanes)(__builtin_convertvector(x, Words) << 16);
-}
-
-inline void put(float* to, Lanes x) { store(to, x); }
-
-inline void put(Bfloat* to, Lanes x) {  // to the nearest, ties to even
-    const Words bits = (Words)x;
-    const Halves y = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, Halves);
-    std::memcpy(to, &y, sizeof y);
-}
-
-// The last few of a row, -inf after them: they change neither the largest nor the sum.
-template <class Number>
-Lanes get_some(const Number* from, int64_t count) {
-    Number some[LANES] = {};
-    std::copy_n(from, count, some);
-    Lanes x = get(some);
-    for (int64_t i = count; i < LANES; ++i) x[i] = NOTHING;
-    return x;
-}
-
-template <class Number>
-void put_some(Number* to, Lanes x, int64_t count) {
-    Number some[LANES];
-    put(some, x);
-    std::copy_n(some, count, to);
-}
 
 template <class Number>
 float get_one(const Number* from) { return get_some(from, 1)[0]; }
@@ -62,7 +25,7 @@ float largest(const Number* x, int64_t V) {
     auto take = [](Lanes& most, Lanes x) { most = x > most ? x : most; };
     for (; j + 4 * LANES <= V; j += 4 * LANES)
         for (int w = 0; w < 4; ++w) take(most[w], get(x + j + w * LANES));
-    for (; j < V; j += LANES) take(most[0], get_some(x + j, std::min<int64_t>(LANES, V - j)));
+    for (; j < V; j += LANES) take(most[0], get_some(x + j, V - j, NOTHING));
     for (int w = 1; w < 4; ++w) take(most[0], most[w]);
     float m = NOTHING;
     for (int i = 0; i < LANES; ++i) m = std::max(m, most[0][i]);
@@ -75,7 +38,7 @@ float sum_of_exp(const Number* x, int64_t V, float m) {
     int64_t j = 0;
     for (; j + 4 * LANES <= V; j += 4 * LANES)
         for (int w = 0; w < 4; ++w) sums[w] += exp_of(get(x + j + w * LANES) - m);
-    for (; j < V; j += LANES) sums[0] += exp_of(get_some(x + j, std::min<int64_t>(LANES, V - j)) - m);
+    for (; j < V; j += LANES) sums[0] += exp_of(get_some(x + j, V - j, NOTHING) - m);
     const Lanes all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     float total = 0;
     for (int i = 0; i < LANES; ++i) total += all[i];

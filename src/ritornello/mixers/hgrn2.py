@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from ritornello.errors import divide
 from ritornello.mixers.base import Context, Mixer, Place
+from ritornello.mixers.rms_norm import RMSNorm
 from ritornello.ops.outer import outer
+from ritornello.ops.pointwise import forget
 
 
 class State(NamedTuple):
@@ -36,7 +38,7 @@ class HGRN2(Mixer):
         self.head_dim = min(config.head_dim, dim)
         self.heads = divide(dim, self.head_dim, "HGRN2 dim over head_dim")
         self.q, self.f, self.v, self.out = (nn.Linear(dim, dim, bias=False) for _ in range(4))
-        self.norm = nn.RMSNorm(dim, eps=1e-6)
+        self.norm = RMSNorm(dim, eps=1e-6)
         if place.nth == 0:  # all layers of this kind learn their floors together
             self.rise = nn.Parameter(torch.empty(place.of, dim))
         self.reset_parameters()
@@ -60,19 +62,7 @@ class HGRN2(Mixer):
             context.shared["hgrn2.floor"] = rise.cumsum(0) - rise[0]
         floor = context.shared["hgrn2.floor"][self.place.nth]  # (D,), zero in the first layer
         q = nn.functional.silu(self.q(x)) * self.head_dim**-0.5
-        key, log_decay = forget(self.f(x), floor)
+        key, log_decay = forget(self.f(x), floor, context.impl)
         q, key, log_decay, v = (tensor.unflatten(-1, (self.heads, self.head_dim)) for tensor in (q, key, log_decay, self.v(x)))
         y, S = outer(q, key, v, log_decay, None, state=state.S, reset=context.reset, impl=context.impl)
-        return self.out(self.norm(y.flatten(-2).to(x.dtype))), State(S)
-
-
-def forget(logit: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
-    """The key 1 - f and the log decay log f of the gate f = floor + (1 - floor) sigmoid(logit), in floor's dtype.
-
-    Near f = 1 log f is computed from the key, near f = 0 from f itself: exact at both ends, gradients too.
-    """
-    logit = logit.to(floor.dtype)
-    key = (1 - floor) * torch.sigmoid(-logit)
-    f = floor + (1 - floor) * torch.sigmoid(logit)
-    tiny = torch.finfo(f.dtype).tiny
-    return key, torch.log1p(-key.clamp_max(0.5)) + torch.log((2 * f).clamp(tiny, 1))
+        return self.out(self.norm(y.flatten(-2).to(x.dtype), context.impl)), State(S)

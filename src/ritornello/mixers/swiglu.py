@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ritornello.errors import InputError
 from ritornello.mixers.base import Context, Empty, Mixer, Place
+from ritornello.ops.pointwise import swiglu
 
 
 class SwiGLU(Mixer):
@@ -33,4 +34,4 @@ class SwiGLU(Mixer):
             nn.init.normal_(linear.weight, std=0.02)
 
     def forward(self, x: Tensor, state: Empty, context: Context) -> tuple[Tensor, Empty]:
-        return self.down(nn.functional.silu(self.gate(x)) * self.up(x)), state
+        return self.down(swiglu(self.gate(x), self.up(x), context.impl)), state

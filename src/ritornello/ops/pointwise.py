@@ -1,0 +1,43 @@
+"""What layers do to each element or row between matrix products.
+
+    rms_norm   y = x w / sqrt(mean of x^2 + eps)                              Zhang and Sennrich 2019, arXiv:1910.07467
+    swiglu     y = swish(gate) up                                             Shazeer 2020, arXiv:2002.05202
+    forget     f = floor + (1 - floor) sigmoid(x); the key 1 - f and log f    Qin et al. 2024, arXiv:2404.07904
+
+Each is a line or two of torch, the definition, and one pass each way in C++ where that can run: `impl` is "auto" for the fastest, any other
+for the definition. In plain torch their passes over memory take as long as the matrix products of a narrow model in bfloat16.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ritornello.ops import native_pointwise as native
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, impl: str = "auto") -> Tensor:
+    """x (..., D) and weight (D,) to (..., D)."""
+    if impl == "auto" and weight.dtype == x.dtype == torch.float32 and native.against(x) is None:
+        return native.rms_norm(x, weight, eps)
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def swiglu(gate: Tensor, up: Tensor, impl: str = "auto") -> Tensor:
+    """Both (..., D), to (..., D)."""
+    if impl == "auto" and gate.dtype == up.dtype and native.against(gate) is None:
+        return native.swiglu(gate, up)
+    return F.silu(gate) * up
+
+
+def forget(logit: Tensor, floor: Tensor, impl: str = "auto") -> tuple[Tensor, Tensor]:
+    """The key 1 - f and the log decay log f, (..., D) in floor's dtype, of logits (..., D) and floors (D,).
+
+    Near f = 1 log f is computed from the key, near f = 0 from f itself: exact at both ends, gradients too.
+    """
+    if impl == "auto" and floor.dtype == torch.float32 and native.against(logit) is None:
+        return native.forget(logit, floor)
+    logit = logit.to(floor.dtype)
+    key = (1 - floor) * torch.sigmoid(-logit)
+    f = floor + (1 - floor) * torch.sigmoid(logit)
+    tiny = torch.finfo(f.dtype).tiny
+    return key, torch.log1p(-key.clamp_max(0.5)) + torch.log((2 * f).clamp(tiny, 1))
