@@ -27,12 +27,15 @@ T, WIDTH = 512, 256
 
 
 def work(run, leaves: list[Tensor]) -> Work:
-    """Forward and backward of sum(y * w), w fixed: y and the gradients of the leaves."""
+    """Forward and backward of sum(y * w), w fixed and at random, as a sum of alike terms cancels: y and the gradients of the leaves."""
+
+    weight: list[Tensor] = []
 
     def both() -> list[Tensor]:
         y = run()
-        weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
-        return [y.detach(), *torch.autograd.grad(y, leaves, weight)]
+        if not weight:
+            weight.append(torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype))
+        return [y.detach(), *torch.autograd.grad(y, leaves, weight[0])]
 
     return both
 
@@ -42,10 +45,12 @@ def of_mixer(mixer: Mixer, x: Tensor, impl: str) -> Work:
     return work(lambda: mixer(x, mixer.init_state(len(x)), Context(impl=impl))[0], [x, *mixer.parameters()])
 
 
-def checked(works: dict[str, Work], truth: Work, native: str = "native") -> dict[str, Work]:
+def checked(works: dict[str, Work], truth: Work) -> dict[str, Work]:
+    """As they are, once the kernel is found as exact as the others: a recurrence that is not contracting magnifies every rounding."""
     wanted = truth()
     found = {name: max(errors(each(), wanted)) for name, each in works.items()}
-    assert found[native] < 1e-5, found
+    print({"greatest relative error": found})
+    assert found["native"] < max(1e-5, 2 * min(found.values())), found
     return works
 
 

@@ -12,7 +12,7 @@ struct GRU {
 
 // From x (B, T, 3, D) and the recurrent bias b (3, D): every h, y (B, T, D), the last one, and r, z, n and U_n h + b_n, kept (B, T, 4, D).
 extern "C" void ritornello_gru_forward(const GRU* s, const float* x, const float* b, float* y, float* end, float* kept) {
-    const int64_t D = s->D, V = vectors(D), W = V * LANES, each = rows_each(s->B, 1, s->threads), jobs = (s->B + each - 1) / each;
+    const int64_t D = s->D, V = vectors(D), W = V * LANES, each = rows_each(s->B, s->threads), jobs = (s->B + each - 1) / each;
     const Room packed(3 * V * D * LANES), bias(3 * W);
     for (int64_t g = 0; g < 3; ++g) {
         pack(s->U + g * D * D, 1, D, D, D, packed.at + g * V * D * LANES, D * LANES);
@@ -55,7 +55,7 @@ extern "C" void ritornello_gru_forward(const GRU* s, const float* x, const float
 // From the gradients of y and of the last h: those of x, of what the products made, da (B, T, 3, D), and of the first h.
 extern "C" void ritornello_gru_backward(const GRU* s, const float* y, const float* kept, const float* dy, const float* d_end, float* dx,
                                         float* da, float* dh) {
-    const int64_t D = s->D, V = vectors(D), W = V * LANES, each = rows_each(s->B, 1, s->threads), jobs = (s->B + each - 1) / each;
+    const int64_t D = s->D, V = vectors(D), W = V * LANES, each = rows_each(s->B, s->threads), jobs = (s->B + each - 1) / each;
     const Room packed(V * 3 * W * LANES);
     for (int64_t g = 0; g < 3; ++g) pack(s->U + g * D * D, D, 1, D, D, packed.at + g * W * LANES, 3 * W * LANES);
 #pragma omp parallel for num_threads(s->threads) schedule(static)

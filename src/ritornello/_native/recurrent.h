@@ -18,9 +18,7 @@ constexpr int64_t MOST = 4;                    // vectors of columns at a time
 inline int64_t vectors(int64_t floats) { return (floats + LANES - 1) / LANES; }
 
 // Rows of the batch in a job, so that no thread is without one.
-inline int64_t rows_each(int64_t rows, int64_t parts, int64_t threads) {
-    return std::max<int64_t>(1, std::min(ROWS, (rows * parts + threads - 1) / threads));
-}
+inline int64_t rows_each(int64_t rows, int64_t threads) { return std::max<int64_t>(1, std::min(ROWS, (rows + threads - 1) / threads)); }
 
 // Zeros that begin on a cache line. Each job has its own: lanes beyond a row's end must not hold what another row left there.
 struct Room {
