@@ -1,6 +1,7 @@
 // Numbers that remember how they were made, so that a plain forward loop is the reference for a kernel's gradients too.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -28,6 +29,10 @@ inline Number operator/(Number a, Number b) { return {a.x / b.x, Made{a.at, b.at
 inline Number exp(Number a) { return {std::exp(a.x), Made{a.at, -1, std::exp(a.x), 0}}; }
 inline Number log(Number a) { return {std::log(a.x), Made{a.at, -1, 1 / a.x, 0}}; }
 inline Number tanh(Number a) { return {std::tanh(a.x), Made{a.at, -1, 1 - std::tanh(a.x) * std::tanh(a.x), 0}}; }
+inline Number maximum(Number a, Number b) {  // where both are the largest, each has half of the gradient, as in torch
+    const double share = a.x > b.x ? 1 : a.x < b.x ? 0 : 0.5;
+    return {std::max(a.x, b.x), Made{a.at, b.at, share, 1 - share}};
+}
 inline Number sigmoid(Number a) { return 1.0 / (1.0 + exp(0.0 - a)); }
 
 using Numbers = std::vector<Number>;

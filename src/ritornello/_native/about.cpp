@@ -1,9 +1,7 @@
 // What this build was made for, in words.
 #include "lanes.h"
 
-#if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
-#define FOR "avx512bf16"
-#elif defined(__AVX512F__)
+#if defined(__AVX512F__)
 #define FOR "avx512"
 #elif defined(__AVX2__)
 #define FOR "avx2"

@@ -25,12 +25,9 @@ from ritornello.errors import InputError
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC")
 OPENMP = "-fopenmp"
-AVX2 = ("avx2", "fma", "bmi2")
-AVX512 = (*AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 ISAS = {  # widest first: what the processor must have, and the compiler may use; base is what it uses by itself (SSE2, NEON)
-    "avx512bf16": (*AVX512, "avx512vnni", "avx512bf16"),
-    "avx512": AVX512,
-    "avx2": AVX2,
+    "avx512": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma", "bmi2"),
+    "avx2": ("avx2", "fma", "bmi2"),
     "base": (),
 }
 
@@ -64,7 +61,7 @@ def active() -> str:
 def instruction_set() -> str:
     """The widest that both we and this processor know."""
     try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").replace("_", "").split())
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:  # macOS, Windows
         import torch
 
