@@ -1,7 +1,8 @@
 // sLSTM's cell over time and its adjoint; the formula is in mixers/slstm.py.
 //
-// A job is a few rows of the batch through all of time, all their heads at each step, so that memory is read and written in order. A step is
-// a product with a head's packed recurrent weights, then the gates. Forward keeps the gates before their functions and the memory; backward
+// A job is a few rows of the batch through all of time, all their heads at each step, so that memory is read and written in order; what the
+// next step reads is fetched ahead, as the rows lie too far apart for the processor to foresee it. A step is a product with a head's packed
+// recurrent weights, then the gates. Forward keeps the gates before their functions and the memory; backward
 // makes the functions again, and gives the gradient of what each product made, which is u's too and from which one large product makes the
 // weights'.
 #include "recurrent.h"
@@ -23,12 +24,15 @@ inline Lanes log_sigmoid(Lanes x) {
 }
 
 // One token of a head of a row: from u (4, K), the products (4, W) and the memory h, c, n, m, `apart` from each other, to these after it.
-inline void forward(int64_t K, int64_t W, const float* u, const float* products, float* memory, int64_t apart, float* y, float* kept) {
+inline void forward(int64_t K, int64_t W, int64_t next, const float* u, const float* products, float* memory, int64_t apart, float* y, float* kept) {
     for (int64_t at = 0; at < K; at += LANES) {
         const int64_t left = K - at;
         float *h = memory + at, *c = h + apart, *n = c + apart, *m = n + apart;
         Lanes gate[4];
-        for (int g = 0; g < 4; ++g) gate[g] = load_some(u + g * K + at, left) + load(products + g * W + at);
+        for (int g = 0; g < 4; ++g) {
+            gate[g] = load_some(u + g * K + at, left) + load(products + g * W + at);
+            __builtin_prefetch(u + next + g * K + at);
+        }
         const Lanes log_keep = log_sigmoid(gate[1]) + load(m), most = larger(gate[0], log_keep);
         const Lanes write = exp_of(gate[0] - most), keep = exp_of(log_keep - most);
         const Lanes cell = keep * load(c) + write * tanh(gate[2]), norm = keep * load(n) + write;
@@ -43,7 +47,7 @@ inline void forward(int64_t K, int64_t W, const float* u, const float* products,
 // What a token of a head of a row was, and what came before it: c, n, m, `apart` from each other, or null where it was reset.
 struct Token {
     const float *kept, *y, *dy, *before;
-    int64_t apart;
+    int64_t apart, next;  // next: floats of y back to the next token
 };
 
 // The gradients of h, c, n, m, `apart` from each other: of what came after the token to what came before; h's is then the product's.
@@ -53,8 +57,14 @@ inline void backward(int64_t K, int64_t W, const Token& token, float* grads, int
         float *dh = grads + at, *dc = dh + apart, *dn = dc + apart, *dm = dn + apart;
         Lanes now[7], before[3] = {Lanes{}, Lanes{}, splat(FRESH)};
         for (int g = 0; g < 7; ++g) now[g] = load_some(token.kept + g * K + at, left);
+        for (int g = 0; g < 4; ++g) __builtin_prefetch(token.kept - token.next * 7 + g * K + at);
+        __builtin_prefetch(token.dy - token.next + at);
+        __builtin_prefetch(token.y - token.next + at);
         if (token.before)
-            for (int part = 0; part < 3; ++part) before[part] = load_some(token.before + part * token.apart + at, left);
+            for (int part = 0; part < 3; ++part) {
+                before[part] = load_some(token.before + part * token.apart + at, left);
+                __builtin_prefetch(token.before - token.next * 7 + part * K + at);
+            }
         const Lanes norm = choose(now[5] == 0.0f, splat(1.0f), now[5]), most = now[6];  // zero only beyond the row
         const Lanes log_keep = log_sigmoid(now[1]) + before[2], h = load_some(token.y + at, left);
         const Lanes write = exp_of(now[0] - most), keep = exp_of(log_keep - most), z = tanh(now[2]), o = sigmoid(now[3]);
@@ -124,7 +134,7 @@ extern "C" void ritornello_slstm_forward(const SLSTM* s, const float* u, float* 
                 product(rows, {memory.at(head, 0), packed.at + head * whole, products.at, W, 4 * W, K, 4 * V});
                 for (int64_t i = 0; i < rows; ++i) {
                     const int64_t token = ((first + i) * s->T + t) * H + head;
-                    forward(K, W, u + token * 4 * K, products.at + i * 4 * W, memory.at(head, i), memory.apart, y + token * K,
+                    forward(K, W, t + 1 < s->T ? H * 4 * K : 0, u + token * 4 * K, products.at + i * 4 * W, memory.at(head, i), memory.apart, y + token * K,
                             kept + token * 7 * K);
                 }
             }
@@ -151,7 +161,7 @@ extern "C" void ritornello_slstm_backward(const SLSTM* s, const float* y, const 
             for (int64_t head = 0; head < H; ++head) {
                 for (int64_t i = 0; i < rows; ++i) {
                     const int64_t at = ((first + i) * s->T + t) * H + head;
-                    Token token{kept + at * 7 * K, y + at * K, dy + at * K, nullptr, t ? K : leaf};
+                    Token token{kept + at * 7 * K, y + at * K, dy + at * K, nullptr, t ? K : leaf, t > 1 ? H * K : 0};
                     if (!grads.cut(i, t)) token.before = t ? kept + ((at - H) * 7 + 4) * K : s->state + leaf + ((first + i) * H + head) * K;
                     backward(K, W, token, grads.at(head, i), grads.apart, du + at * 4 * K, products.at + i * 4 * W);
                 }
