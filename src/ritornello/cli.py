@@ -227,7 +227,7 @@ def _parser() -> Parser:
     generate.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed writes the same text (default 0)")
     generate.add_argument("--tokens", type=int, default=200, dest="max_tokens", metavar="N", help="stop after N tokens (default 200)")
     generate.add_argument(
-        "--weights", choices=("float32", "bfloat16", "int8"), default="float32", help="fewer bits are faster and less exact (default float32)"
+        "--weights", choices=("float32", "bfloat16", "int8"), default="float32", help="fewer bits: faster, less exact (default float32)"
     )
 
     evaluate = _command(commands, "evaluate", _evaluate, "score minimal pairs and texts with a trained model")
