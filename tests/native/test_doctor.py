@@ -34,7 +34,7 @@ def test_json_says_the_same(capsys):
     assert main(["doctor", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["active"]["kernels"] == library.active()
-    assert found["machine"]["instructions"] in library.ISAS
+    assert found["machine"]["instructions"].split(",")[0] == library.instruction_set()
     assert set(found["ops"]) == set(doctor.all_ops())
 
 

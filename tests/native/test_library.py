@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,22 @@ def test_four_processes_at_once_make_one(here, tmp_path):
     assert len(said) == 1
     assert len(kept(tmp_path)) == 1
     assert not list((tmp_path / "cache" / "ritornello" / "native").glob(".tmp-*"))
+
+
+def test_a_process_killed_while_it_compiles_leaves_nothing_behind(here, tmp_path, monkeypatch):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "c++").write_text('#!/bin/sh\ncase "$*" in *--version*) exec echo slow;; esac\nexec sleep 20\n', encoding="utf-8")
+    (folder / "c++").chmod(0o755)
+    code = "import sys, pathlib; from ritornello._native import library; library.HERE = pathlib.Path(sys.argv[1]); library._compiled()"
+    slow = subprocess.Popen([sys.executable, "-c", code, str(here)], env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"})
+    cache = tmp_path / "cache" / "ritornello" / "native"
+    while not list(cache.glob(".tmp-*/")):
+        time.sleep(0.02)
+    slow.kill()
+    slow.wait()
+    made = library._compiled()
+    assert sorted(path.name for path in cache.iterdir()) == sorted(["lock", made.name])
 
 
 @pytest.mark.parametrize(("place", "mode"), [("cache/ritornello/native", 0o777), ("cache/ritornello/native", 0o770), ("cache", 0o777)])

@@ -76,6 +76,11 @@ def compiler() -> str | None:
     return next((found for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
 
 
+def version(compiler: str) -> str:
+    """What a compiler calls itself."""
+    return (_say(compiler, "--version").stdout.splitlines() or ["no version"])[0]
+
+
 def prebuilt() -> Path | None:
     """The widest library of the wheel that this processor can run."""
     names = list(ISAS)
@@ -115,9 +120,7 @@ def _compile(compiler: str, options: tuple[str, ...], sources: list[Path], targe
     """None if all went well, else the first thing that the compiler complained of."""
 
     def run(*words: str) -> str | None:
-        done = subprocess.run(  # noqa: S603
-            [compiler, *FLAGS, *options, *words], capture_output=True, text=True, errors="replace", check=False, timeout=600
-        )
+        done = _say(compiler, *FLAGS, *options, *words)
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         return next((line for line in said if "error" in line), said[0])[:300] if done.returncode else None
 
@@ -129,15 +132,20 @@ def _compile(compiler: str, options: tuple[str, ...], sources: list[Path], targe
     return failure or run("-shared", *static, *objects, "-o", str(target))
 
 
+def _say(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, its words in English."""
+    spoken = os.environ | {"LC_ALL": "C"}
+    return subprocess.run(words, env=spoken, capture_output=True, text=True, errors="replace", check=False, timeout=600)  # noqa: S603
+
+
 def _compiled() -> Path:
     """The cached library, compiled if it is not there yet. InputError says why there can be none."""
     used = compiler()
     if used is None:
         raise InputError("no C++ compiler found (c++, g++ or clang++)")
     isa, folder = instruction_set(), _own_folder(_cache())
-    version = subprocess.run([used, "--version"], capture_output=True, text=True, check=False, timeout=60).stdout  # noqa: S603
     texts = [path.name + path.read_text(encoding="utf-8") for path in sorted([*_sources(), *HERE.glob("*.h")])]
-    words = (platform.system(), platform.machine(), used, version, *FLAGS, OPENMP, *_options(isa), *texts)
+    words = (platform.system(), platform.machine(), used, version(used), *FLAGS, OPENMP, *_options(isa), *texts)
     key = f"{isa}-{hashlib.sha256(chr(0).join(words).encode()).hexdigest()[:16]}"
     found = _intact(folder, key)
     if found is not None:
@@ -169,12 +177,14 @@ def _hash(path: Path) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time. Where there are no file locks several may build at once, which only takes longer."""
+    """One process at a time, which clears away what a killed one left. Without file locks several may build, which only takes longer."""
     with open(folder / "lock", "w", encoding="utf-8") as file:
         with suppress(ImportError, OSError):
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
+            for left in folder.glob(".tmp-*"):
+                shutil.rmtree(left, ignore_errors=True)
         yield
 
 
@@ -187,7 +197,10 @@ def _cache() -> Path:
 
 def _own_folder(folder: Path) -> Path:
     """The folder, made if need be, free of links. InputError unless it is ours and no one else can change what lies in it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}; set XDG_CACHE_HOME to a folder of yours") from error
     folder = folder.resolve()
     if not hasattr(os, "getuid"):
         return folder  # Windows: a user's own folders are their own

@@ -6,7 +6,6 @@ import importlib.util
 import pkgutil
 import platform
 import shutil
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from ritornello import __version__, ops
 from ritornello._native import library
 from ritornello.analysis.numerals import nbytes
-from ritornello.experiments.machine import keep_freed_memory
+from ritornello.experiments.machine import WORST_ERROR, fastest_gemm, keep_freed_memory, onednn_error
 from ritornello.ops.op import Op
 from ritornello.provenance import collect, cores
 
@@ -43,15 +42,17 @@ def examine() -> dict[str, Any]:
         "ritornello": __version__,
         "machine": {
             "processor": f"{facts.cpu}, {facts.cores} {'core' if facts.cores == 1 else 'cores'}, {nbytes(facts.memory_bytes)} of memory",
-            "instructions": library.instruction_set(),
+            "instructions": f"{library.instruction_set()}{_extras()}",
             "system": f"{facts.system}, Python {facts.python}",
-            "torch": f"{facts.versions['torch']}, {_products()}",
+            "torch": f"{facts.versions['torch']}, {_libraries()}",
             "compiler": _compiler(),
             "GPU": _gpu(),
         },
         "active": {
             "kernels": library.active(),
+            "in C++": _kernels(),
             "threads": f"{torch.get_num_threads()}; {_pools()}",
+            "products": _gemm(),
             "allocator": "keeps freed memory while training" if keep_freed_memory() else "the system's, as it is",
         },
         "ops": {name: op.explain(*example(name)) for name, op in all_ops().items()},
@@ -115,14 +116,38 @@ def pools() -> set[str]:
     return {line.split(maxsplit=5)[5] for line in lines if "libgomp" in line or "libomp" in line or "libiomp" in line}
 
 
+def _kernels() -> str:
+    built = isinstance(library.library(), ctypes.CDLL)
+    return ", ".join(sorted(path.stem for path in library.HERE.glob("*.cpp") if path.stem != "about")) if built else "nothing"
+
+
 def _pools() -> str:
     if not isinstance(library.library(), ctypes.CDLL):
         return "torch's own"
     return {0: "OpenMP not looked at", 1: "one OpenMP pool for torch and the kernels"}.get(len(pools()), f"{len(pools())} OpenMP libraries")
 
 
-def _products() -> str:
-    """Who multiplies matrices."""
+def _extras() -> str:
+    """What else the processor has that some kernels, or torch, use."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return ""
+    return "".join(f", {name}" for word, name in (("avx512_vnni", "VNNI"), ("avx512_bf16", "BF16"), ("amx_tile", "AMX")) if word in words)
+
+
+def _gemm() -> str:
+    """Who multiplies float32 matrices when training has a time to keep; measured here as it is there."""
+    error = onednn_error()
+    if error > WORST_ERROR:
+        return f"as torch chooses; oneDNN would round, to an error of {error:.0e}"
+    if fastest_gemm(torch.get_num_threads()) == "torch":
+        return "as torch chooses; oneDNN is no faster"
+    return f"by oneDNN, which is faster here and as exact (error {error:.0e}), in runs with --minutes or train.gemm=onednn"
+
+
+def _libraries() -> str:
+    """What torch has to multiply matrices with."""
     found = {"MKL": torch.backends.mkl.is_available(), "oneDNN": torch.backends.mkldnn.is_available()}
     return (
         f"{' and '.join(name for name, there in found.items() if there) or 'no MKL or oneDNN'}, {torch.backends.cpu.get_cpu_capability()}"
@@ -133,8 +158,7 @@ def _compiler() -> str:
     used = library.compiler()
     if used is None:
         return "none (c++, g++ or clang++)"
-    done = subprocess.run([used, "--version"], capture_output=True, text=True, errors="replace", check=False, timeout=60)  # noqa: S603
-    return f"{used}, {(done.stdout.splitlines() or ['says no version'])[0]}"
+    return f"{used}, {library.version(used)}"
 
 
 def _gpu() -> str:
