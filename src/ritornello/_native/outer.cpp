@@ -31,60 +31,64 @@ struct Walk {
     bool backwards;
 };
 
-struct Step {
+// Where the tokens of a pass begin; the next one is a step further in each, and steps are negative backwards in time.
+struct Token {
     const float *row_in, *lane_in, *row_out, *decay;
     float* out;
 };
 
 template <bool ByRow, bool ReadFirst, int N>
-void pass(const Walk& walk, float* tile, const Step* steps) {
+void pass(const Walk& walk, float* __restrict tile, const Token& first, int64_t row_step, int64_t lane_step, int64_t decay_step) {
     Lanes in[N][WIDE], out[N][WIDE] = {}, decay[N][WIDE];
     for (int n = 0; n < N; ++n)
         for (int w = 0; w < WIDE; ++w) {
             const int64_t left = walk.lanes - w * LANES;
-            in[n][w] = load_some(steps[n].lane_in + w * LANES, left);
-            if (!ByRow) decay[n][w] = walk.decay_step ? load_some(steps[n].decay + w * LANES, left) : splat(steps[n].decay[0]);
+            const float* from = first.decay + n * decay_step;
+            in[n][w] = load_some(first.lane_in + n * lane_step + w * LANES, left);
+            if (!ByRow) decay[n][w] = walk.decay_step ? load_some(from + w * LANES, left) : splat(from[0]);
         }
-    for (int64_t r = 0; r < walk.rows; ++r, tile += TILE) {
+    // Plain locals, a step apart: pointers read from memory would be read again after every store.
+    const float *__restrict row_in = first.row_in, *__restrict row_out = first.row_out, *__restrict row_decay = first.decay;
+    const int64_t rows = walk.rows, every = walk.decay_step;
+    for (int64_t r = 0; r < rows; ++r, ++row_in, ++row_out, row_decay += every, tile += TILE) {
         Lanes x[WIDE];
         for (int w = 0; w < WIDE; ++w) x[w] = load(tile + w * LANES);
         for (int n = 0; n < N; ++n) {
-            const float write = steps[n].row_in[r], read = steps[n].row_out[r];
-            const Lanes row_decay = splat(ByRow ? steps[n].decay[r * walk.decay_step] : 0.0f);
+            const Lanes write = splat(row_in[n * row_step]), read = splat(row_out[n * row_step]);
+            const Lanes fade = ByRow ? splat(row_decay[n * decay_step]) : Lanes{};
             for (int w = 0; w < WIDE; ++w) {
                 if (ReadFirst) out[n][w] += read * x[w];
-                x[w] = (ByRow ? row_decay : decay[n][w]) * x[w] + write * in[n][w];
+                x[w] = (ByRow ? fade : decay[n][w]) * x[w] + write * in[n][w];
                 if (!ReadFirst) out[n][w] += read * x[w];
             }
         }
         for (int w = 0; w < WIDE; ++w) store(tile + w * LANES, x[w]);
     }
     for (int n = 0; n < N; ++n)
-        for (int w = 0; w < WIDE; ++w) store_some(steps[n].out + w * LANES, out[n][w], walk.lanes - w * LANES);
+        for (int w = 0; w < WIDE; ++w) store_some(first.out + n * lane_step + w * LANES, out[n][w], walk.lanes - w * LANES);
 }
 
 // The tile through all tokens. Backwards, where tokens read after they write, step t decays by what came after it, a_{t+1}.
 template <bool ByRow, bool ReadFirst>
 void go(const Walk& walk, float* tile, const float* ones) {
-    const int64_t shift = walk.backwards && !ReadFirst;
-    Step steps[STEPS];
-    int waiting = 0;
-    auto flush = [&] {
-        if (waiting == STEPS) pass<ByRow, ReadFirst, STEPS>(walk, tile, steps);
-        else for (int n = 0; n < waiting; ++n) pass<ByRow, ReadFirst, 1>(walk, tile, steps + n);
-        waiting = 0;
+    const int64_t sign = walk.backwards ? -1 : 1, shift = walk.backwards && !ReadFirst;
+    const int64_t row_step = sign * walk.row_stride, lane_step = sign * walk.lane_stride, decay_step = sign * walk.decay_stride;
+    auto cut = [&](int64_t s) {  // whether the walk starts anew before its step s
+        const int64_t t = walk.backwards ? walk.T - s : s;
+        return walk.reset && t < walk.T && walk.reset[t];
     };
-    for (int64_t s = 0; s < walk.T; ++s) {
-        const int64_t t = walk.backwards ? walk.T - 1 - s : s, cut = walk.backwards ? t + 1 : t, d = t + shift;
-        if (walk.reset && cut < walk.T && walk.reset[cut]) {
-            flush();
-            std::fill(tile, tile + walk.rows * TILE, 0.0f);
-        }
-        steps[waiting++] = {walk.row_in + t * walk.row_stride, walk.lane_in + t * walk.lane_stride, walk.row_out + t * walk.row_stride,
-                            d < walk.T ? walk.decay + d * walk.decay_stride : ones, walk.out + t * walk.lane_stride};
-        if (waiting == STEPS) flush();
+    for (int64_t s = 0; s < walk.T;) {
+        if (cut(s)) std::fill(tile, tile + walk.rows * TILE, 0.0f);
+        const int64_t t = walk.backwards ? walk.T - 1 - s : s;
+        const bool last = t + shift == walk.T;  // nothing came after it
+        Token token{walk.row_in + t * walk.row_stride, walk.lane_in + t * walk.lane_stride, walk.row_out + t * walk.row_stride,
+                    last ? ones : walk.decay + (t + shift) * walk.decay_stride, walk.out + t * walk.lane_stride};
+        bool whole = !last && s + STEPS <= walk.T;
+        for (int n = 1; whole && n < STEPS; ++n) whole = !cut(s + n);
+        if (whole) pass<ByRow, ReadFirst, STEPS>(walk, tile, token, row_step, lane_step, decay_step);
+        else pass<ByRow, ReadFirst, 1>(walk, tile, token, row_step, lane_step, decay_step);
+        s += whole ? STEPS : 1;
     }
-    flush();
 }
 
 void run(bool by_row, bool read_first, const Walk& walk, float* tile, const float* ones) {
