@@ -46,11 +46,10 @@ def of_mixer(mixer: Mixer, x: Tensor, impl: str) -> Work:
 
 
 def checked(works: dict[str, Work], truth: Work) -> dict[str, Work]:
-    """As they are, once the kernel is found as exact as the others: a recurrence that is not contracting magnifies every rounding."""
+    """As they are, once all are found to compute the same."""
     wanted = truth()
     found = {name: max(errors(each(), wanted)) for name, each in works.items()}
-    print({"greatest relative error": found})
-    assert found["native"] < max(1e-5, 2 * min(found.values())), found
+    assert max(found.values()) < 5e-6, found
     return works
 
 

@@ -84,8 +84,7 @@ class SLSTM(Mixer):
             return x, state
         mixed, past = self.conv(x, state.conv, context) if self.conv is not None else (x, state.conv)
         with torch.autocast(x.device.type, enabled=False):
-            sees = torch.stack([mixed, mixed, x, x], 2).to(self.w.dtype).unflatten(-1, (self.config.heads, self.head_dim))
-            u = (torch.einsum("btghk,ghkl->bthgl", sees, self.w) + self.b.transpose(0, 1)).to(state.c.dtype)  # (B, T, H, 4, K)
+            u = torch.cat([self.inputs(mixed, slice(0, 2)), self.inputs(x, slice(2, 4))], 3).to(state.c.dtype)  # (B, T, H, 4, K)
             r = self.r.permute(1, 2, 0, 3).flatten(2)  # (H, K, 4 K)
             if context.impl != "loop" and native_cells.against(u) is None:
                 h, memory = native_cells.slstm(u, r.float(), *state[1:], context.reset)
@@ -93,6 +92,13 @@ class SLSTM(Mixer):
                 fresh = self.init_state(len(x))
                 h, memory = over_time(lambda u, memory: step(r, u, memory), u, tuple(state[1:]), tuple(fresh[1:]), context.reset)
         return self.norm(h).to(x.dtype), State(past, *memory)
+
+    def inputs(self, x: Tensor, gates: slice) -> Tensor:
+        """The input's share of these gates, (B, T, H, gates, K): each head sees its own part of x (B, T, D)."""
+        w, b = self.w[gates].permute(1, 2, 0, 3), self.b[gates].transpose(0, 1)  # (H, K, gates, K), (H, gates, K)
+        parts = x.to(w.dtype).unflatten(-1, (len(w), -1)).flatten(0, 1).transpose(0, 1)  # (H, B T, K)
+        shares = torch.baddbmm(b.flatten(1)[:, None], parts, w.flatten(2))
+        return shares.unflatten(-1, b.shape[1:]).unflatten(1, x.shape[:2]).permute(1, 2, 0, 3, 4)
 
 
 def step(r: Tensor, u: Tensor, memory: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
