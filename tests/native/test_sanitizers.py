@@ -72,7 +72,11 @@ def test_every_kernel_is_tried():
     exported = {
         name for path in library._sources() for name in re.findall(r'extern "C"[^\n]*?(ritornello_\w+)\(', path.read_text(encoding="utf-8"))
     }
-    called = {name for path in FOLDER.glob("*.cpp") for name in re.findall(r"ritornello_\w+", path.read_text(encoding="utf-8"))}
+    called = {
+        name
+        for path in [*FOLDER.glob("*.cpp"), *FOLDER.glob("*.h")]
+        for name in re.findall(r"ritornello_\w+", path.read_text(encoding="utf-8"))
+    }
     assert exported - called == {"ritornello_about", "ritornello_vnni"}
 
 

@@ -1,0 +1,185 @@
+// The recurrences of ops/: outer, scan, selective, delta.
+#pragma once
+
+#include "check.h"
+
+// ---- outer ---------------------------------------------------------------------------------------------------------------------------
+
+struct Outer {
+    int64_t B, T, H, K, V, G, read_first, threads;
+    const float *q, *k, *v, *a;
+    const uint8_t* reset;
+};
+extern "C" void ritornello_outer_forward(const Outer*, const float* S, float* y, float* end);
+extern "C" void ritornello_outer_backward(const Outer*, const float* S, const float* end, const float* dy, const float* d_end, float* dq, float* dk,
+                                          float* dv, float* dg, float* dS);
+
+static void outer(const Size& n, int64_t G, bool read_first) {
+    const int64_t heads = n.B * n.T * n.H, states = n.B * n.H * n.K * n.V;
+    Floats q = uniform(heads * n.K, -1, 1), k = uniform(heads * n.K, -1, 1), v = uniform(heads * n.V, -1, 1), a = uniform(heads * G, 0.1f, 1);
+    Floats S = uniform(states, -1, 1), y(heads * n.V), end(states), dy = uniform(heads * n.V, -1, 1), d_end = uniform(states, -1, 1);
+    Floats dq(heads * n.K), dk(heads * n.K), dv(heads * n.V), dg(heads * n.K), dS(states);
+    const Resets resets(n.B * n.T, n.resets);
+    const Outer call{n.B, n.T, n.H, n.K, n.V, G, read_first, n.threads, q, k, v, a, resets.room.get()};
+    ritornello_outer_forward(&call, S, y, end);
+    ritornello_outer_backward(&call, S, end, dy, d_end, dq, dk, dv, dg, dS);
+
+    const Numbers Q = leaves(q), K = leaves(k), V = leaves(v), A = leaves(a), first = leaves(S);
+    Numbers last = first, Y(size_t(heads * n.V));
+    for (int64_t b = 0; b < n.B; ++b)
+        for (int64_t t = 0; t < n.T; ++t)
+            for (int64_t h = 0; h < n.H; ++h) {
+                const int64_t token = (b * n.T + t) * n.H + h;
+                for (int64_t i = 0; i < n.K; ++i)
+                    for (int64_t j = 0; j < n.V; ++j) {
+                        Number &s = last[size_t(((b * n.H + h) * n.K + i) * n.V + j)], &out = Y[size_t(token * n.V + j)];
+                        const Number before = resets.cut(b * n.T + t) ? Number(0) : s, query = Q[size_t(token * n.K + i)];
+                        s = A[size_t(token * G + (G > 1 ? i : 0))] * before + K[size_t(token * n.K + i)] * V[size_t(token * n.V + j)];
+                        out = out + query * (read_first ? before : s);
+                    }
+            }
+    compare("y", y, Y), compare("end", end, last);
+    Gradients gradients;
+    gradients.seed(Y, dy), gradients.seed(last, d_end), gradients.spread();
+    std::vector<double> da = gradients.of(A);
+    for (size_t i = 0; i < da.size(); ++i) da[i] *= A[i].x;  // of the logarithm
+    compare("dq", dq, gradients.of(Q)), compare("dk", dk, gradients.of(K)), compare("dv", dv, gradients.of(V));
+    compare("dS", dS, gradients.of(first)), compare("dg", summed(dg, G > 1 ? 1 : n.K), da, 1e-4);
+}
+
+// ---- scan ----------------------------------------------------------------------------------------------------------------------------
+
+struct Scan {
+    int64_t B, T, N, a_row, a_step, complex, threads;
+    const float *a, *b, *h;
+    const uint8_t* reset;
+};
+extern "C" void ritornello_scan_forward(const Scan*, float* y);
+extern "C" void ritornello_scan_backward(const Scan*, const float* y, const float* dy, const float* d_end, float* da, float* db, float* dh);
+
+// `same`: one a for all rows and steps. N counts floats.
+static void scan(const Size& n, int64_t N, bool same, bool complex) {
+    const int64_t all = n.B * n.T * N;
+    Floats a = uniform(same ? N : all, -0.7f, 0.7f), b = uniform(all, -1, 1), h = uniform(n.B * N, -1, 1);
+    Floats y(all), dy = uniform(all, -1, 1), d_end = uniform(n.B * N, -1, 1), da(all), db(all), dh(n.B * N);
+    const Resets resets(n.B * n.T, n.resets);
+    const Scan call{n.B, n.T, N, same ? 0 : n.T * N, same ? 0 : N, complex, n.threads, a, b, h, resets.room.get()};
+    ritornello_scan_forward(&call, y);
+    ritornello_scan_backward(&call, y, dy, d_end, da, db, dh);
+
+    const Numbers first = leaves(h), B = leaves(b);
+    Numbers A, last = first, Y(size_t(all), Number(0));
+    for (int64_t i = 0; i < all; ++i) A.push_back(leaf(a[same ? i % N : i]));
+    for (int64_t token = 0; token < n.B * n.T; ++token)
+        for (int64_t i = 0; i < N; i += complex ? 2 : 1) {
+            const size_t here = size_t(token * N + i), held = size_t(token / n.T * N + i);
+            const bool cut = resets.cut(token);
+            const Number x = cut ? Number(0) : last[held];
+            if (complex) {
+                const Number z = cut ? Number(0) : last[held + 1];
+                last[held] = Y[here] = A[here] * x - A[here + 1] * z + B[here];
+                last[held + 1] = Y[here + 1] = A[here] * z + A[here + 1] * x + B[here + 1];
+            } else {
+                last[held] = Y[here] = A[here] * x + B[here];
+            }
+        }
+    compare("y", y, Y);
+    Gradients gradients;
+    gradients.seed(Y, dy), gradients.seed(last, d_end), gradients.spread();
+    compare("da", da, gradients.of(A)), compare("db", db, gradients.of(B)), compare("dh", dh, gradients.of(first));
+}
+
+// ---- selective -----------------------------------------------------------------------------------------------------------------------
+
+struct Selective {
+    int64_t B, T, D, N, threads;
+    const float *x, *dt, *A, *b, *c, *h;
+    const uint8_t* reset;
+};
+extern "C" int64_t ritornello_lanes();
+extern "C" void ritornello_selective_forward(const Selective*, float* y, float* end, float* kept);
+extern "C" void ritornello_selective_backward(const Selective*, const float* kept, const float* dy, const float* d_end, float* dx, float* ddt,
+                                              float* dA, float* db, float* dc, float* dh);
+
+static void selective(const Size& n, int64_t D, int64_t N) {
+    const int64_t all = n.B * n.T * D, shared = n.B * n.T * N, states = n.B * N * D, blocks = (D + ritornello_lanes() - 1) / ritornello_lanes();
+    Floats x = uniform(all, -1, 1), dt = uniform(all, 0, 2), rates = uniform(N * D, -2, -0.01f), b = uniform(shared, -1, 1), c = uniform(shared, -1, 1);
+    Floats h = uniform(states, -1, 1), y(all), end(states), kept(n.B * ((n.T + 31) / 32) * N * D);
+    Floats dy = uniform(all, -1, 1), d_end = uniform(states, -1, 1), dx(all), ddt(all), d_rates(states), db(blocks * shared), dc(blocks * shared);
+    Floats dh(states);
+    const Resets resets(n.B * n.T, n.resets);
+    const Selective call{n.B, n.T, D, N, n.threads, x, dt, rates, b, c, h, resets.room.get()};
+    ritornello_selective_forward(&call, y, end, kept);
+    ritornello_selective_backward(&call, kept, dy, d_end, dx, ddt, d_rates, db, dc, dh);
+
+    const Numbers X = leaves(x), Dt = leaves(dt), A = leaves(rates), B = leaves(b), C = leaves(c), first = leaves(h);
+    Numbers last = first, Y(size_t(all), Number(0));
+    for (int64_t token = 0; token < n.B * n.T; ++token)
+        for (int64_t d = 0; d < D; ++d)
+            for (int64_t i = 0; i < N; ++i) {
+                const size_t here = size_t(token * D + d);
+                Number& s = last[size_t((token / n.T * N + i) * D + d)];
+                const Number before = resets.cut(token) ? Number(0) : s;
+                s = exp(Dt[here] * A[size_t(i * D + d)]) * before + Dt[here] * X[here] * B[size_t(token * N + i)];
+                Y[here] = Y[here] + s * C[size_t(token * N + i)];
+            }
+    compare("y", y, Y), compare("end", end, last);
+    Gradients gradients;
+    gradients.seed(Y, dy), gradients.seed(last, d_end), gradients.spread();
+    compare("dx", dx, gradients.of(X)), compare("ddt", ddt, gradients.of(Dt)), compare("dh", dh, gradients.of(first));
+    compare("dA", over_parts(d_rates, N * D), gradients.of(A)), compare("db", over_parts(db, shared), gradients.of(B));
+    compare("dc", over_parts(dc, shared), gradients.of(C));
+}
+
+// ---- delta ---------------------------------------------------------------------------------------------------------------------------
+
+struct Delta {
+    int64_t B, T, H, K, V, G, threads;
+    const float *q, *k, *v, *r, *p, *a;
+    const uint8_t* reset;
+};
+extern "C" void ritornello_delta_forward(const Delta*, const float* S, float* y, float* u, float* end);
+extern "C" void ritornello_delta_backward(const Delta*, const float* S, const float* end, const float* u, const float* dy, const float* d_end, float* e,
+                                          float* dq, float* dk, float* dv, float* dr, float* dp, float* dg, float* dS);
+
+static void delta(const Size& n, int64_t G) {
+    const int64_t heads = n.B * n.T * n.H, states = n.B * n.H * n.K * n.V, keys = heads * n.K, values = heads * n.V;
+    const float small = 1 / std::sqrt(float(n.K));  // so that r p' shrinks what is held
+    Floats q = uniform(keys, -1, 1), k = uniform(keys, -1, 1), v = uniform(values, -1, 1), a = uniform(heads * G, 0.1f, 1);
+    Floats r = uniform(keys, -small, small), p = uniform(keys, -small, small), S = uniform(states, -1, 1);
+    Floats y(values), u(values), end(states), dy = uniform(values, -1, 1), d_end = uniform(states, -1, 1), e(values);
+    Floats dq(keys), dk(keys), dv(values), dr(keys), dp(keys), dg(keys), dS(states);
+    const Resets resets(n.B * n.T, n.resets);
+    const Delta call{n.B, n.T, n.H, n.K, n.V, G, n.threads, q, k, v, r, p, a, resets.room.get()};
+    ritornello_delta_forward(&call, S, y, u, end);
+    ritornello_delta_backward(&call, S, end, u, dy, d_end, e, dq, dk, dv, dr, dp, dg, dS);
+
+    const Numbers Q = leaves(q), K = leaves(k), V = leaves(v), R = leaves(r), P = leaves(p), A = leaves(a), first = leaves(S);
+    Numbers last = first, Y(size_t(values), Number(0));
+    for (int64_t b = 0; b < n.B; ++b)
+        for (int64_t t = 0; t < n.T; ++t)
+            for (int64_t h = 0; h < n.H; ++h)
+                for (int64_t j = 0; j < n.V; ++j) {
+                    const int64_t token = (b * n.T + t) * n.H + h;
+                    const size_t keys_at = size_t(token * n.K), out = size_t(token * n.V + j);
+                    auto s = [&](int64_t i) -> Number& { return last[size_t(((b * n.H + h) * n.K + i) * n.V + j)]; };
+                    Number held = 0;
+                    for (int64_t i = 0; i < n.K; ++i) {
+                        if (resets.cut(b * n.T + t)) s(i) = 0;
+                        held = held + P[keys_at + size_t(i)] * s(i);
+                    }
+                    for (int64_t i = 0; i < n.K; ++i) {
+                        const size_t key = keys_at + size_t(i);
+                        s(i) = A[size_t(token * G + (G > 1 ? i : 0))] * s(i) - R[key] * held + K[key] * V[out];
+                        Y[out] = Y[out] + Q[key] * s(i);
+                    }
+                }
+    compare("y", y, Y), compare("end", end, last);
+    Gradients gradients;
+    gradients.seed(Y, dy), gradients.seed(last, d_end), gradients.spread();
+    std::vector<double> da = gradients.of(A);
+    for (size_t i = 0; i < da.size(); ++i) da[i] *= A[i].x;  // of the logarithm
+    compare("dq", dq, gradients.of(Q)), compare("dk", dk, gradients.of(K)), compare("dv", dv, gradients.of(V));
+    compare("dr", dr, gradients.of(R)), compare("dp", dp, gradients.of(P)), compare("dS", dS, gradients.of(first));
+    compare("dg", summed(dg, G > 1 ? 1 : n.K), da, 1e-4);
+}
