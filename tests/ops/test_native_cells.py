@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ritornello._native.library import library
+from ritornello.errors import InputError
 from ritornello.mixers import mixer
 from ritornello.mixers.base import Context, Place
 from ritornello.mixers.cell import over_time
@@ -116,8 +117,23 @@ def test_float32_on_the_processor_takes_the_kernel_and_the_rest_does_not(kind, o
 
 
 @pytest.mark.parametrize("kind", ["gru", "slstm"])
-def test_threads_and_rows_change_no_bit(kind):
-    """On one thread and several, and alone as among all: the same bits, of gradients too."""
+def test_a_state_keeps_its_dtype_and_what_does_not_fit_is_refused(kind):
+    module = build(kind, 16)
+    for dtype in (torch.float64, torch.bfloat16):
+        _, end = module(torch.randn(2, 9, 16), map_leaves(lambda leaf, dtype=dtype: leaf.to(dtype), module.init_state(2)), Context())
+        assert {leaf.dtype for _, leaf in list(named_leaves(end))[-1:]} == {dtype}
+    inputs, op = operators()[kind], getattr(native_cells, f"_{kind}")
+    for place, each in enumerate(inputs[:-1]):
+        for wrong in (each.double(), each[:1], each[..., :-1].contiguous()):
+            with pytest.raises(InputError, match=f"{kind}: .* the kernel needs torch.float32"):
+                op(*inputs[:place], wrong, *inputs[place + 1 :])
+    with pytest.raises(InputError, match=f"{kind}: reset is torch.int64 .2, 6. on cpu; the kernel needs torch.bool"):
+        op(*inputs[:-1], torch.zeros(2, 6, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", ["gru", "slstm"])
+def test_threads_change_no_bit(kind):
+    """Nor does, with it, the number of rows in a block."""
     module, results = build(kind, 40, 1.0), []
     x, state = torch.randn(11, 20, 40), warm(module, 11)
     for threads in (1, 2, 5):

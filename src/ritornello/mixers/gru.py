@@ -63,9 +63,9 @@ class GRU(CellMixer):
         if context.impl == "loop" or not self.config.reset_after or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
         _, U, _, b = self.gru.all_weights[0]
-        if native_cells.against(U) is None:
+        if native_cells.against(U, state.h) is None:
             with torch.autocast(x.device.type, enabled=False):
-                y, h = native_cells.gru(self.inputs(x.to(U.dtype)).float(), U.float(), b.float(), state.h, context.reset)
+                y, h = native_cells.gru(self.inputs(x.to(U.dtype)), U, b, state.h, context.reset)
             return y.to(x.dtype), State(h)
         y, after = run(self.gru, x, state, context.reset)
         return y, State(*after)

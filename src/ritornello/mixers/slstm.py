@@ -87,7 +87,7 @@ class SLSTM(Mixer):
             u = torch.cat([self.inputs(mixed, slice(0, 2)), self.inputs(x, slice(2, 4))], 3).to(state.c.dtype)  # (B, T, H, 4, K)
             r = self.r.permute(1, 2, 0, 3).flatten(2)  # (H, K, 4 K)
             if context.impl != "loop" and native_cells.against(u) is None:
-                h, memory = native_cells.slstm(u, r.float(), *state[1:], context.reset)
+                h, memory = native_cells.slstm(u, r, *state[1:], context.reset)
             else:
                 fresh = self.init_state(len(x))
                 h, memory = over_time(lambda u, memory: step(r, u, memory), u, tuple(state[1:]), tuple(fresh[1:]), context.reset)

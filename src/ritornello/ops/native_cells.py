@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ritornello._native.library import library
+from ritornello.errors import InputError
 from ritornello.ops.native import _pointer, against
 
 __all__ = ["against", "gru", "slstm"]
@@ -29,8 +30,14 @@ def _call(name: str, arguments: ctypes.Structure, *tensors: Tensor) -> None:
     getattr(library(), f"ritornello_{name}")(ctypes.byref(arguments), *(ctypes.c_void_p(_pointer(each)) for each in tensors))
 
 
-def _plain(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    return tuple(None if each is None else each.contiguous() for each in tensors)
+def _checked(kernel: str, **wanted: tuple[Tensor | None, tuple[int, ...]]) -> list:
+    """The tensors, contiguous. InputError unless each is of its shape, float32 (a reset: bool) and on the processor."""
+    for name, (tensor, shape) in wanted.items():
+        dtype = torch.bool if name == "reset" else torch.float32
+        if tensor is not None and (tensor.shape != shape or tensor.dtype != dtype or tensor.device.type != "cpu"):
+            found = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            raise InputError(f"{kernel}: {name} is {found}; the kernel needs {dtype} {shape} on cpu")
+    return [None if tensor is None else tensor.contiguous() for tensor, _ in wanted.values()]
 
 
 def _before(first: Tensor, y: Tensor, reset: Tensor | None) -> Tensor:
@@ -44,8 +51,8 @@ def _before(first: Tensor, y: Tensor, reset: Tensor | None) -> Tensor:
 
 def gru(x: Tensor, U: Tensor, b: Tensor, h: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
     """x (B, T, 3 D), the input's share of r, z, n; torch's recurrent weights (3 D, D) and bias (3 D); h (B, D). Every h, and the last."""
-    y, end, _ = _gru(x, U, b, h, reset)
-    return y, end
+    y, end, _ = _gru(x.float(), U.float(), b.float(), h.float(), reset)
+    return y, end.to(h.dtype)
 
 
 def _gru_outputs(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,7 +61,9 @@ def _gru_outputs(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.custom_op("ritornello::gru", mutates_args=())
 def _gru(x: Tensor, U: Tensor, b: Tensor, h: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    x, U, b, h, reset = _plain(x, U, b, h, reset)  # type: ignore[assignment]
+    (B, T, _), D = x.shape, h.shape[-1]
+    shapes = {"x": (x, (B, T, 3 * D)), "U": (U, (3 * D, D)), "b": (b, (3 * D,)), "h": (h, (B, D)), "reset": (reset, (B, T))}
+    x, U, b, h, reset = _checked("gru", **shapes)
     outputs = _gru_outputs(x, h)
     _call("gru_forward", _GRU(*x.shape[:2], h.shape[1], torch.get_num_threads(), *map(_pointer, (U, h, reset))), x, b, *outputs)
     return outputs
@@ -69,7 +78,9 @@ def _(x, U, b, h, reset):
 def _gru_backward(
     U: Tensor, h: Tensor, reset: Tensor | None, y: Tensor, kept: Tensor, dy: Tensor, d_end: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    U, h, reset, y, kept, dy, d_end = _plain(U, h, reset, y, kept, dy, d_end)  # type: ignore[assignment]
+    B, T, D = y.shape
+    shapes = {"U": (U, (3 * D, D)), "h": (h, (B, D)), "reset": (reset, (B, T)), "y": (y, (B, T, D)), "kept": (kept, (B, T, 4, D))}
+    U, h, reset, y, kept, dy, d_end = _checked("gru", **shapes, dy=(dy, (B, T, D)), d_end=(d_end, (B, D)))
     outputs = _gru_gradients(y, h)
     arguments = _GRU(*y.shape, torch.get_num_threads(), *map(_pointer, (U, h, reset)))
     _call("gru_backward", arguments, y, kept, dy, d_end, *outputs)
@@ -113,8 +124,8 @@ def slstm(
     u: Tensor, r: Tensor, h: Tensor, c: Tensor, n: Tensor, m: Tensor, reset: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
     """u (B, T, H, 4, K), the input's share of i, f, z, o; recurrent weights (H, K, 4 K); memory (B, H, K). Every h, and the last memory."""
-    y, end, _ = _slstm(u, r, torch.stack([h, c, n, m]), reset)
-    return y, end.unbind(0)
+    y, end, _ = _slstm(u.float(), r.float(), torch.stack([h, c, n, m]).float(), reset)
+    return y, end.to(h.dtype).unbind(0)
 
 
 def _slstm_outputs(u: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +139,9 @@ def _slstm_arguments(y: Tensor, r: Tensor, state: Tensor, reset: Tensor | None) 
 
 @torch.library.custom_op("ritornello::slstm", mutates_args=())
 def _slstm(u: Tensor, r: Tensor, state: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    u, r, state, reset = _plain(u, r, state, reset)  # type: ignore[assignment]
+    B, T, H, _, K = u.shape
+    shapes = {"u": (u, (B, T, H, 4, K)), "r": (r, (H, K, 4 * K)), "state": (state, (4, B, H, K)), "reset": (reset, (B, T))}
+    u, r, state, reset = _checked("slstm", **shapes)
     outputs = _slstm_outputs(u, state)
     _call("slstm_forward", _slstm_arguments(outputs[0], r, state, reset), u, *outputs)
     return outputs
@@ -143,7 +156,10 @@ def _(u, r, state, reset):
 def _slstm_backward(
     r: Tensor, state: Tensor, reset: Tensor | None, y: Tensor, kept: Tensor, dy: Tensor, d_end: Tensor
 ) -> tuple[Tensor, Tensor]:
-    r, state, reset, y, kept, dy, d_end = _plain(r, state, reset, y, kept, dy, d_end)  # type: ignore[assignment]
+    B, T, H, K = y.shape
+    shapes = {"r": (r, (H, K, 4 * K)), "state": (state, (4, B, H, K)), "reset": (reset, (B, T)), "y": (y, (B, T, H, K))}
+    shapes |= {"kept": (kept, (B, T, H, 7, K)), "dy": (dy, (B, T, H, K)), "d_end": (d_end, (4, B, H, K))}
+    r, state, reset, y, kept, dy, d_end = _checked("slstm", **shapes)
     outputs = _slstm_gradients(y, state)
     _call("slstm_backward", _slstm_arguments(y, r, state, reset), y, kept, dy, d_end, *outputs)
     return outputs
