@@ -39,19 +39,23 @@ def test_the_error_is_measured_against_float64():
 
 def test_products_are_switched_and_put_back(monkeypatch):
     exact(monkeypatch, 3e-7)
-    before = SETTING.fp32_precision
+    before, gpu = SETTING.fp32_precision, torch.backends.cuda.matmul.fp32_precision
     with matrix_products("onednn") as by:
         assert (by, SETTING.fp32_precision) == ("onednn", "bf16")
+        assert torch.get_float32_matmul_precision() == "medium"  # which torch.compile asks for, and which raises where settings differ
+        assert torch.backends.cuda.matmul.fp32_precision == gpu
         with matrix_products("torch") as inner:
             assert inner == "torch"
     assert SETTING.fp32_precision == before
     with pytest.raises(KeyError), matrix_products("onednn"):
         raise KeyError
     assert SETTING.fp32_precision == before
-    SETTING.fp32_precision = "ieee"
-    with matrix_products("onednn"):
-        pass
-    assert SETTING.fp32_precision == "ieee"
+    assert (torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision) == ("highest", gpu)
+    for value in ("ieee", "bf16"):  # what a user set
+        SETTING.fp32_precision = value
+        with matrix_products("onednn"):
+            assert SETTING.fp32_precision == "bf16"
+        assert SETTING.fp32_precision == value
     SETTING.fp32_precision = before
 
 

@@ -81,10 +81,18 @@ def onednn_error() -> float:
 
 @contextmanager
 def _onednn() -> Iterator[None]:
-    setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
+    """torch has an old and a new way to say this, and torch.compile refuses where they differ: both are set, a GPU's part is kept."""
+    new = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in new]
     try:
+        word = torch.get_float32_matmul_precision()
+    except RuntimeError:  # they differ already, so the old one was never set
+        word = "highest"
+    try:
+        torch.set_float32_matmul_precision("medium")
+        new[1].fp32_precision = before[1]
         yield
     finally:
-        setting.fp32_precision = before
+        torch.set_float32_matmul_precision(word)
+        for setting, value in zip(new, before, strict=True):
+            setting.fp32_precision = value

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ritornello.errors import InputError, divide
 from ritornello.mixers.base import Context, Mixer, Place
 from ritornello.mixers.rotary import positions, rotate
+from ritornello.ops.pointwise import for_products
 
 
 class State(NamedTuple):
@@ -63,7 +64,8 @@ class Attention(Mixer):
         B, T, _ = x.shape
         S = state.k.shape[1]
         document, position = positions(state.seen, context.reset, T)
-        q, k, v = (linear(x).unflatten(-1, (-1, self.head_dim)) for linear in (self.q, self.k, self.v))
+        narrow = for_products(x)
+        q, k, v = (linear(narrow).unflatten(-1, (-1, self.head_dim)) for linear in (self.q, self.k, self.v))
         q, k = (rotate(tensor, position, self.config.rope_base) for tensor in (q, k))
         keys, values = torch.cat([state.k, k.to(state.k.dtype)], 1), torch.cat([state.v, v.to(state.v.dtype)], 1)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ritornello.errors import InputError
 from ritornello.mixers.base import Context, Empty, Mixer, Place
-from ritornello.ops.pointwise import swiglu
+from ritornello.ops.pointwise import for_products, swiglu
 
 
 class SwiGLU(Mixer):
@@ -34,4 +34,5 @@ class SwiGLU(Mixer):
             nn.init.normal_(linear.weight, std=0.02)
 
     def forward(self, x: Tensor, state: Empty, context: Context) -> tuple[Tensor, Empty]:
+        x = for_products(x)
         return self.down(swiglu(self.gate(x), self.up(x), context.impl)), state

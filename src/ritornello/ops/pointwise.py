@@ -41,3 +41,10 @@ def forget(logit: Tensor, floor: Tensor, impl: str = "auto") -> tuple[Tensor, Te
     f = floor + (1 - floor) * torch.sigmoid(logit)
     tiny = torch.finfo(f.dtype).tiny
     return key, torch.log1p(-key.clamp_max(0.5)) + torch.log((2 * f).clamp(tiny, 1))
+
+
+def for_products(x: Tensor) -> Tensor:
+    """x as autocast would hand it to a matrix product: cast once where several take it, and each would cast for itself."""
+    device = x.device.type
+    narrow = torch.is_autocast_enabled(device) and x.dtype == torch.float32
+    return x.to(torch.get_autocast_dtype(device)) if narrow else x
