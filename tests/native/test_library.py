@@ -34,12 +34,12 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wrapped(tmp_path, monkeypatch):
-    """Puts a compiler first on the PATH that refuses some options, as an older or a smaller one would."""
+    """Puts a compiler first on the PATH that refuses some options, as an older or a smaller one would, and writes down how it is called."""
 
     def wrap(*refused: str) -> None:
         real, folder = library.compiler(), tmp_path / "bin"
         folder.mkdir()
-        cases = "".join(
+        cases = f'echo "$*" >> {tmp_path}/calls\n' + "".join(
             f'case " $* " in *" {option} "*) echo "error: unrecognized option {option}" >&2; exit 1;; esac\n' for option in refused
         )
         (folder / "c++").write_text(f'#!/bin/sh\n{cases}exec {real} "$@"\n', encoding="utf-8")
@@ -84,7 +84,8 @@ def test_a_damaged_file_is_built_again(damage, here, tmp_path):
     assert kept(tmp_path) == [again]
 
 
-def test_four_processes_at_once_make_one(here, tmp_path):
+def test_four_processes_at_once_make_one(here, tmp_path, wrapped):
+    wrapped()
     code = (
         "import ctypes, sys, pathlib; from ritornello._native import library; library.HERE = pathlib.Path(sys.argv[1]);"
         "print(ctypes.CDLL(str(library._compiled())).ritornello_lanes())"
@@ -94,6 +95,7 @@ def test_four_processes_at_once_make_one(here, tmp_path):
     assert [process.returncode for process in running] == [0] * 4
     assert len(said) == 1
     assert len(kept(tmp_path)) == 1
+    assert (tmp_path / "calls").read_text().count("-shared") == 1  # the others waited for it
     assert not list((tmp_path / "cache" / "ritornello" / "native").glob(".tmp-*"))
 
 
@@ -122,6 +124,13 @@ def test_a_place_that_others_can_write_to_is_refused(place, mode, here, tmp_path
     assert library.active().startswith("not built: ")
     assert "\n" not in library.active()
     (tmp_path / place).chmod(0o1777 if place == "cache" else 0o755)  # in a sticky folder others cannot rename what is ours
+    assert library._compiled() == made
+
+
+def test_a_users_own_group_may_write_above_it(here, tmp_path):
+    """As where the umask is 002."""
+    made = library._compiled()
+    (tmp_path / "cache" / "ritornello").chmod(0o775)
     assert library._compiled() == made
 
 
@@ -181,13 +190,16 @@ def test_a_cache_that_cannot_be_is_one_line(folder, here, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is loaded")
 def test_torch_and_the_kernels_share_one_pool_of_threads():
-    """Also when the kernels are asked for first; the real ones, with two threads."""
-    code = (
-        "from ritornello._native.library import library; library()\n"
-        "import torch; from ritornello.ops import native; torch.set_num_threads(2)\n"
+    """torch's own, also when the kernels are asked for first; the real ones, with two threads."""
+    first = "from ritornello._native.library import library; library()\n"
+    work = (
+        "from ritornello.ops import native; torch.set_num_threads(2)\n"
         "x = torch.randn(2, 64, 2, 32); x.flatten(2) @ x.flatten(2).mT\n"
         "native.outer(x, x, x, -x.abs(), None, torch.zeros(2, 2, 32, 32), None)\n"
-        "from ritornello.experiments.doctor import pools; print(len(pools()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "1\n"
+    said = set()
+    for before, after in (("", ""), (first, work)):
+        code = f"{before}import torch\n{after}from ritornello.experiments.doctor import pools; print(*pools())"
+        said.add(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert len(said) == 1, said
+    assert len(said.pop().split()) == 1
