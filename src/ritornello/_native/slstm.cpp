@@ -2,9 +2,8 @@
 //
 // A job is a few rows of the batch through all of time, all their heads at each step, so that memory is read and written in order; what the
 // next step reads is fetched ahead, as the rows lie too far apart for the processor to foresee it. A step is a product with a head's packed
-// recurrent weights, then the gates. Forward keeps the gates before their functions and the memory; backward
-// makes the functions again, and gives the gradient of what each product made, which is u's too and from which one large product makes the
-// weights'.
+// recurrent weights, then the gates. Forward keeps the gates before their functions and the memory; backward makes the functions again, and
+// gives the gradient of what each product made, which is u's too and from which one large product makes the weights'.
 #include "recurrent.h"
 
 namespace {
