@@ -52,6 +52,22 @@ def test_without_a_compiler_it_says_what_to_install(no_compiler, capsys):
     assert all("native: not built" in found["ops"][name] for name in found["ops"] if "native" in found["ops"][name])
 
 
+@pytest.mark.parametrize(
+    ("error", "fastest", "said"), [(2e-3, "torch", "would round"), (4e-7, "torch", "no faster"), (4e-7, "onednn", "by oneDNN")]
+)
+def test_who_multiplies_matrices(error, fastest, said, monkeypatch):
+    monkeypatch.setattr(doctor, "onednn_error", lambda: error)
+    monkeypatch.setattr(doctor, "fastest_gemm", lambda threads: fastest)
+    assert said in doctor.examine()["active"]["products"]
+
+
+def test_fewer_threads_than_cores_are_pointed_out(monkeypatch):
+    monkeypatch.setattr(doctor, "cores", lambda: 1)
+    assert not any(text.startswith("let torch use") for text in doctor.advice())
+    monkeypatch.setattr(doctor, "cores", lambda: 64)
+    assert any(text.startswith("let torch use all 64 cores (it uses 1)") for text in doctor.advice())
+
+
 def test_help_needs_no_torch():
     code = "import sys, ritornello.cli as cli\ntry: cli.main(['doctor', '--help'])\nexcept SystemExit: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
