@@ -23,7 +23,9 @@ inline Lanes log_sigmoid(Lanes x) {
 }
 
 // One token of a head of a row: from u (4, K), the products (4, W) and the memory h, c, n, m, `apart` from each other, to these after it.
-inline void forward(int64_t K, int64_t W, int64_t next, const float* u, const float* products, float* memory, int64_t apart, float* y, float* kept) {
+// u of the next token lies `next` floats on.
+inline void forward(int64_t K, int64_t W, int64_t next, const float* u, const float* products, float* memory, int64_t apart, float* y,
+                    float* kept) {
     for (int64_t at = 0; at < K; at += LANES) {
         const int64_t left = K - at;
         float *h = memory + at, *c = h + apart, *n = c + apart, *m = n + apart;
@@ -133,8 +135,8 @@ extern "C" void ritornello_slstm_forward(const SLSTM* s, const float* u, float* 
                 product(rows, {memory.at(head, 0), packed.at + head * whole, products.at, W, 4 * W, K, 4 * V});
                 for (int64_t i = 0; i < rows; ++i) {
                     const int64_t token = ((first + i) * s->T + t) * H + head;
-                    forward(K, W, t + 1 < s->T ? H * 4 * K : 0, u + token * 4 * K, products.at + i * 4 * W, memory.at(head, i), memory.apart, y + token * K,
-                            kept + token * 7 * K);
+                    forward(K, W, t + 1 < s->T ? H * 4 * K : 0, u + token * 4 * K, products.at + i * 4 * W, memory.at(head, i), memory.apart,
+                            y + token * K, kept + token * 7 * K);
                 }
             }
         memory.all([&](float* here, int64_t there) { std::copy_n(here, K, end + there); });
