@@ -29,8 +29,9 @@ class _Decode(ctypes.Structure):
 
 
 class NativeEngine:
-    """The model as it is now: training it later changes nothing here. InputError says in one line why it cannot be decoded natively.
+    """Its weights are copied as they are now; the model itself reads texts in float32, so leave it as it is while the engine is in use.
 
+    InputError says in one line why a model cannot be decoded natively.
     Uses as many threads as torch does when it is called; one is best for a single row of a small model.
     """
 
