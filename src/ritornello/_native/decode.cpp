@@ -265,16 +265,18 @@ void blocks(const Team& t, const Step& s, int64_t b) {
     const float* x = t.at(b, s.in);
     float* y = t.at(b, s.out);
     for (int64_t i = 0; i < s.columns; i += 4, w += 16)
-        for (int64_t o = 0; o < 4; ++o) y[i + o] = w[4 * o] * x[i] + w[4 * o + 1] * x[i + 1] + w[4 * o + 2] * x[i + 2] + w[4 * o + 3] * x[i + 3];
+        for (int64_t o = 0; o < 4; ++o)
+            y[i + o] = w[4 * o] * x[i] + w[4 * o + 1] * x[i + 1] + w[4 * o + 2] * x[i + 2] + w[4 * o + 3] * x[i + 3];
 }
 
-// in log i, a log f (b: before its sigmoid), `rows` heads of `columns` keys in register c: k scaled in place, n and m stepped, decays to out.
-// Leaves: C, n, m.
+// in log i, a log f (b: before its sigmoid), `rows` heads of `columns` keys in register c: k scaled in place, n and m stepped, decays to
+// out. Leaves: C, n, m.
 void mlstm_write(const Team& t, const Step& s, int64_t b) {
     const int64_t H = s.rows, K = s.columns;
     for (int64_t h = 0; h < H; ++h) {
         const float log_i = t.at(b, s.in)[h], logit = t.at(b, s.a)[h], before = *t.before(s.leaf + 2, b * H + h);
-        const float log_f = s.b ? std::min(logit, 0.0f) - std::log1p(std::exp(-std::abs(logit))) : logit, m = std::max(log_f + before, log_i);
+        const float log_f = s.b ? std::min(logit, 0.0f) - std::log1p(std::exp(-std::abs(logit))) : logit;
+        const float m = std::max(log_f + before, log_i);
         const float decay = std::exp(log_f + before - m), write = std::exp(log_i - m) * float(s.number);
         *t.after(s.leaf + 2, b * H + h) = m;
         t.at(b, s.out)[h] = decay;

@@ -99,7 +99,8 @@ void single(const Product& p, int64_t row, const typename Type::Input* x, float 
 
 // Two blocks, N rows of the batch.
 template <class Type, int N>
-void several(const Product& p, int64_t row, const typename Type::Input* x, int64_t x_stride, const float* scales, float* y, int64_t y_stride) {
+void several(const Product& p, int64_t row, const typename Type::Input* x, int64_t x_stride, const float* scales, float* y,
+             int64_t y_stride) {
     const auto* w = static_cast<const typename Type::Weight*>(p.weight) + row * p.columns;
     typename Type::Sum sums[2][N] = {};
     for (int64_t c = 0; c < p.columns; c += Type::UNIT)
@@ -111,7 +112,8 @@ void several(const Product& p, int64_t row, const typename Type::Input* x, int64
 
 // y = W x for B rows x and y, shared among the threads of the team that calls it. scales: of each x in bytes, null for floats.
 template <class Type>
-void product(const Product& p, int64_t B, const typename Type::Input* x, int64_t x_stride, const float* scales, float* y, int64_t y_stride) {
+void product(const Product& p, int64_t B, const typename Type::Input* x, int64_t x_stride, const float* scales, float* y,
+             int64_t y_stride) {
     const int64_t rows = (p.rows + PAD - 1) / PAD * PAD;
     if (B == 1) {
 #pragma omp for schedule(static)
@@ -122,8 +124,9 @@ void product(const Product& p, int64_t B, const typename Type::Input* x, int64_t
     for (int64_t row = 0; row < rows; row += 2 * LANES) {
         int64_t b = 0;
         auto go = [&](auto count) {
-            for (; b + decltype(count)::value <= B; b += decltype(count)::value)
-                several<Type, decltype(count)::value>(p, row, x + b * x_stride, x_stride, scales ? scales + b : nullptr, y + b * y_stride, y_stride);
+            constexpr int N = decltype(count)::value;
+            for (; b + N <= B; b += N)
+                several<Type, N>(p, row, x + b * x_stride, x_stride, scales ? scales + b : nullptr, y + b * y_stride, y_stride);
         };
         go(std::integral_constant<int, MOST>{});
         if (MOST > 4) go(std::integral_constant<int, 4>{});
