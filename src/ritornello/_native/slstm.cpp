@@ -135,8 +135,8 @@ extern "C" void ritornello_slstm_forward(const SLSTM* s, const float* u, float* 
                 product(rows, {memory.at(head, 0), packed.at + head * whole, products.at, W, 4 * W, K, 4 * V});
                 for (int64_t i = 0; i < rows; ++i) {
                     const int64_t token = ((first + i) * s->T + t) * H + head;
-                    forward(K, W, t + 1 < s->T ? H * 4 * K : 0, u + token * 4 * K, products.at + i * 4 * W, memory.at(head, i), memory.apart,
-                            y + token * K, kept + token * 7 * K);
+                    forward(K, W, t + 1 < s->T ? H * 4 * K : 0, u + token * 4 * K, products.at + i * 4 * W, memory.at(head, i),
+                            memory.apart, y + token * K, kept + token * 7 * K);
                 }
             }
         memory.all([&](float* here, int64_t there) { std::copy_n(here, K, end + there); });
