@@ -125,9 +125,9 @@ SMALL = {"task": "parity", "steps": 800, "dim": 32, "layers": 1, "batch": 32, "l
 
 
 def test_signs_separate_diagonal_models_on_parity():
-    """Trained to 16, tested at 64, with an answer at every step, the best of three seeds: with positive decays chance, with signed ones solved.
+    """Trained to 16, tested at 64, with an answer at every step: with positive decays chance, with signed ones solved.
 
-    Which seed finds the solution depends on the last digits of the arithmetic, and so on the processor; the seeds stop at the first that does.
+    Which seed finds the solution depends on the last digits of the arithmetic, and so on the processor; the first that does will do.
     """
     signed = (run(Trial(mixer="hgrn(eigenvalues=signed)", seed=seed, **SMALL)) for seed in (1, 3, 0))
     assert any(at(cell, 4) >= 0.95 for cell in signed)
