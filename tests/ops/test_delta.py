@@ -142,5 +142,6 @@ def test_half_precision_inputs_keep_a_float32_state():
 
 
 def test_which_implementation_runs_is_no_secret():
-    assert delta.explain(torch.zeros(1, BLOCK - 1, 1, 4).double()) == f"loop; native: inputs are float64; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
-    assert delta.explain(torch.zeros(1, BLOCK, 1, 4).double()) == "chunk; native: inputs are float64; loop: comes after chunk"
+    few, many = (torch.zeros(1, T, 1, 4, dtype=torch.float64) for T in (BLOCK - 1, BLOCK))
+    assert delta.explain(few) == f"loop; native: inputs are float64; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
+    assert delta.explain(many) == "chunk; native: inputs are float64; loop: comes after chunk"
