@@ -166,16 +166,18 @@ def render() -> str:
         "",
         f"Bytes of {one['corpus']}, {DIM} wide, {LAYERS} blocks with SwiGLU ({2 * LAYERS} without it for those that need no feed-forward",
         "layer), 16 rows of 128 tokens, one rate for all, float32, one thread, two models trained at a time. One seed, nothing tuned:",
-        "what a minute of this machine buys in plain torch, not a ranking of architectures.",
+        "what a minute of this machine bought at that commit (00df956: plain torch; later: kernels in C++), not a ranking.",
         "",
-        "| mixer | parameters | state | tokens/s | bits per byte at first | after | ± |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| mixer | parameters | state | tokens/s | bits per byte at first | after | ± | commit |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for line in sorted(trained.values(), key=lambda line: line["bits_per_byte"] or 99):
         grows = " a token" if mixer(line["mixer"]).grows else ""
         after = ("diverged", "") if line["diverged"] else (f"{line['bits_per_byte']:.3f}", f"{line['stderr']:.3f}")
         columns = (f"{line['parameters']:,}", f"{line['state_bytes']:,} B{grows}", f"{line['tokens_per_second']:,}")
-        text.append(f"| `{line['mixer']}` | {' | '.join((*columns, format(line['bits_per_byte_before'], '.2f'), *after))} |")
+        text.append(
+            f"| `{line['mixer']}` | {' | '.join((*columns, format(line['bits_per_byte_before'], '.2f'), *after, line['made_by']['commit'][:7]))} |"
+        )
     return "\n".join(text) + "\n"
 
 
