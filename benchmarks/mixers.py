@@ -175,9 +175,8 @@ def render() -> str:
         grows = " a token" if mixer(line["mixer"]).grows else ""
         after = ("diverged", "") if line["diverged"] else (f"{line['bits_per_byte']:.3f}", f"{line['stderr']:.3f}")
         columns = (f"{line['parameters']:,}", f"{line['state_bytes']:,} B{grows}", f"{line['tokens_per_second']:,}")
-        text.append(
-            f"| `{line['mixer']}` | {' | '.join((*columns, format(line['bits_per_byte_before'], '.2f'), *after, line['made_by']['commit'][:7]))} |"
-        )
+        columns += (format(line["bits_per_byte_before"], ".2f"), *after, line["made_by"]["commit"][:7])
+        text.append(f"| `{line['mixer']}` | {' | '.join(columns)} |")
     return "\n".join(text) + "\n"
 
 
