@@ -58,6 +58,27 @@ def test_split(name, impl, piece):
     assert_same(state, end)
 
 
+@obeying("split")
+@pytest.mark.parametrize("every_token", [False, True])
+def test_split_where_gates_are_at_their_ends(name, every_token):
+    """Weights so large that gates reach 1e-6 and 1 - 1e-6 and further, with few resets and with one at every token but the first."""
+    module = build(name)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.mul_(8)
+    x, before = torch.randn(3, 40, DIM, dtype=torch.float64), warm(module)
+    reset = torch.rand(3, 40) < (1.0 if every_token else 0.05)
+    reset[:, 0] = False
+    want, end = module(x, before, reset)
+    got, state = [], before
+    for part, mask in zip(x.split((1, 16, 6, 17), 1), reset.split((1, 16, 6, 17), 1), strict=True):
+        y, state = module(part, state, mask)
+        got.append(y)
+    assert want.isfinite().all()
+    assert_same(torch.cat(got, 1), want, 1e-7)
+    assert_same(state, end, 1e-7)
+
+
 @obeying("causal")
 @given(length=st.integers(2, 40), at=st.data())
 def test_causal(name, length, at):
