@@ -245,6 +245,7 @@ BAD = {
     "no such file": (["run", "txet.txt"], "no such file"),
     "unknown mixer": (["run", "text.txt", "--mixer", "lsmt", "--steps", "1"], "unknown mixer 'lsmt'. Did you mean 'lstm'?"),
     "channel mixer": (["run", "text.txt", "--mixer", "swiglu", "--steps", "1"], "swiglu mixes channels, not time"),
+    "sees ahead": (["run", "text.txt", "--mixer", "bidirectional", "--steps", "1"], "sees the tokens it is to predict; use causal mixers"),
     "unknown override": (["run", "text.txt", "trian.lr=1", "--steps", "1"], "unknown field 'trian'. Did you mean 'train'?"),
     "unknown field": (["run", "text.txt", "train.lrr=1", "--steps", "1"], "unknown field 'train.lrr'. Did you mean 'train.lr'?"),
     "unknown option": (["run", "text.txt", "--stepps", "1"], "unknown option --stepps; did you mean --steps?"),

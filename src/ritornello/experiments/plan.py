@@ -46,6 +46,7 @@ def plan(request: Request, material: Material, evaluate: EvaluateConfig, pair_to
         model, train = _fixed(request, material, steps)
         trial = LM(model, train.impl)  # what cannot work, such as an unknown implementation, is said before anything is written
         trial(torch.zeros(1, 1, dtype=torch.int64), trial.init_state(1))
+        NextToken(trial, train.loss_chunk)
     else:
         model, train = _probed(request, material, evaluate, pair_tokens, left)
     if train.gemm == "onednn" and onednn_error() > WORST_ERROR:
