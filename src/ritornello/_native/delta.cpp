@@ -9,10 +9,9 @@
 //
 //   dg_t = Φ_t - k_t dk_t - r_t dr_t      Φ_t = q_t dq_t + dg_{t+1} + p_{t+1} dp_{t+1}
 #include <algorithm>
-#include <memory>
 #include <vector>
 
-#include "lanes.h"
+#include "tile.h"
 
 struct Delta {
     int64_t B, T, H, K, V, G, threads;       // G: decays a head, K or 1
@@ -21,18 +20,6 @@ struct Delta {
 };
 
 namespace {
-
-constexpr int TILE = WIDE * LANES;
-
-struct Scratch {  // tiles begin on a cache line
-    std::vector<float> room;
-    float* tile;
-    explicit Scratch(int64_t rows) : room(rows * TILE + 16) {
-        void* start = room.data();
-        size_t space = room.size() * sizeof(float);
-        tile = static_cast<float*>(std::align(64, rows * TILE * sizeof(float), start, space));
-    }
-};
 
 struct Wide {
     Lanes w[WIDE];

@@ -10,14 +10,11 @@
 //
 // and from these the decay's: with G_t the gradient of S_t, a_t (G_t . S_{t-1}) = G_t . S_t - k_t dk_t, summed over values, needs no state.
 #include <algorithm>
-#include <memory>
 #include <vector>
 
-#include "lanes.h"
+#include "tile.h"
 
 namespace {
-
-constexpr int TILE = WIDE * LANES;
 
 // What a walk reads and writes, at one row of the batch and one head. A token's numbers are contiguous, tokens are `stride` apart.
 struct Walk {
@@ -95,17 +92,6 @@ void run(bool by_row, bool read_first, const Walk& walk, float* tile, const floa
     if (by_row) read_first ? go<true, true>(walk, tile, ones) : go<true, false>(walk, tile, ones);
     else read_first ? go<false, true>(walk, tile, ones) : go<false, false>(walk, tile, ones);
 }
-
-// Tiles begin on a cache line.
-struct Scratch {
-    std::vector<float> room;
-    float* tile;
-    explicit Scratch(int64_t rows) : room(rows * TILE + 16) {
-        void* start = room.data();
-        size_t space = room.size() * sizeof(float);
-        tile = static_cast<float*>(std::align(64, rows * TILE * sizeof(float), start, space));
-    }
-};
 
 }  // namespace
 

@@ -8,36 +8,19 @@
 #include <algorithm>
 #include <vector>
 
-#include "lanes.h"
+#include "exp.h"
 
 namespace {
 
 constexpr int64_t KEPT = 32;  // tokens between states that the forward pass keeps
 
-// exp to about 2e-7: e^x = 2^n e^r with |r| <= ln(2) / 2, and a polynomial for e^r. For x <= 0; below -87 zero.
-inline Lanes exp_(Lanes x) {
-    typedef int32_t Ints __attribute__((vector_size(sizeof(Lanes))));
-    const Lanes lowest = splat(-87.0f);
-    const Ints gone = x < lowest;
-    x = (Lanes)(((Ints)x & ~gone) | ((Ints)lowest & gone));
-    const Lanes shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the nearest integer lies in the lowest bits
-    const Lanes n = shifted - 12582912.0f;
-    const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Lanes p = splat(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    const Lanes e = p * r * r + r + 1.0f;
-    const Ints power = ((Ints)shifted - (Ints)splat(12582912.0f) + 127) << 23;
-    return (Lanes)((Ints)(e * (Lanes)power) & ~gone);
-}
-
 inline float sum(Lanes x) {
-    float total = 0;
-    for (int i = 0; i < LANES; ++i) total += x[i];
-    return total;
+    typedef float Four __attribute__((vector_size(16)));
+    Four parts[LANES / 4];
+    std::memcpy(parts, &x, sizeof x);
+    for (int half = LANES / 8; half; half /= 2)
+        for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
+    return (parts[0][0] + parts[0][1]) + (parts[0][2] + parts[0][3]);
 }
 
 }  // namespace
@@ -70,7 +53,7 @@ extern "C" void ritornello_selective_forward(const Selective* s, float* y, float
                 const Lanes dt = load_some(s->dt + token * s->D + first, left), write = dt * load_some(s->x + token * s->D + first, left);
                 Lanes read{};
                 for (int64_t n = 0; n < s->N; ++n) {
-                    const Lanes h = exp_(dt * load(&rates[n * LANES])) * load(&states[n * LANES]) + write * s->b[token * s->N + n];
+                    const Lanes h = exp_of(dt * load(&rates[n * LANES])) * load(&states[n * LANES]) + write * s->b[token * s->N + n];
                     read += h * s->c[token * s->N + n];
                     store(&states[n * LANES], h);
                 }
@@ -106,7 +89,7 @@ extern "C" void ritornello_selective_backward(const Selective* s, const float* k
                     const bool cut = s->reset && s->reset[token];
                     const Lanes dt = load_some(s->dt + token * s->D + first, left), write = dt * load_some(s->x + token * s->D + first, left);
                     for (int64_t n = 0; n < N; ++n) {
-                        const Lanes decay = exp_(dt * load(&rates[n * LANES]));
+                        const Lanes decay = exp_of(dt * load(&rates[n * LANES]));
                         float* before = &states[(i * N + n) * LANES];
                         const Lanes h = cut ? Lanes{} : decay * load(before);
                         store(&decays[(i * N + n) * LANES], decay);
