@@ -20,7 +20,7 @@ from ritornello.mixers import MIXERS
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = [  # name, file, the line as it is, the line as it is not
     ("hand-over: hgrn2 forgets its incoming state", "mixers/hgrn2.py", "state=state.S, reset", "state=state.S * 0, reset"),
-    ("hand-over: hgrn2 returns the state it was given", "mixers/hgrn2.py", "y.flatten(-2).to(x.dtype))), State(S)", "y.flatten(-2).to(x.dtype))), state"),
+    ("hand-over: hgrn2 returns the state it was given", "mixers/hgrn2.py", "return self.out(self.norm(y.flatten(-2).to(x.dtype), context.impl)), State(S)", "return self.out(self.norm(y.flatten(-2).to(x.dtype), context.impl)), state"),
     ("hand-over: lstm swaps h and c", "mixers/lstm.py", "return self.outputs(y), State(*after)", "return self.outputs(y), State(*after[::-1])"),
     ("positions: those of attention restart with every piece", "mixers/rotary.py", "return None, seen[:, None] + step", "return None, 0 * seen[:, None] + step"),
     ("reset: the chunk form's state ignores it", "ops/outer.py", "decay = decay * (document[..., -1:] == before)[..., None]", "decay = decay * 1"),
