@@ -74,8 +74,8 @@ class Exponential(torch.autograd.Function):
     """exp(A) of skew-symmetric A (..., n, n) by its eigenvectors: A = V diag(i w) V^H with w real.
 
     exp(A) = V diag(e^{i w}) V^H. A gradient G goes back as V ((V^H G V) * D) V^H with D_jk = (e^{-i w_j} - e^{-i w_k}) / (-i (w_j - w_k)),
-    written as e^{-i (w_j + w_k) / 2} sinc((w_j - w_k) / 2), which is exact where eigenvalues meet (Daleckii and Krein 1965). Eight times as
-    fast as torch's matrix exponential, whose backward pass takes one of twice the size.
+    written as e^{-i (w_j + w_k) / 2} sinc((w_j - w_k) / 2), which is exact where eigenvalues meet (Daleckii and Krein 1965). torch's
+    matrix exponential is slower: its backward pass takes one of twice the size.
     """
 
     @staticmethod
