@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -47,6 +47,7 @@ class Tokenizer(Protocol):
     def token_bytes(self) -> list[bytes]: ...  # what each id adds to a text; exact if lossless, b"" for special tokens
     def encode(self, text: str) -> list[int]: ...
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]: ...  # one (n,) array of integers a text
+    def encode_from(self, texts: Sequence[str], starts: Sequence[int]) -> list[tuple[np.ndarray, int]]: ...  # see _Tokenizer
     def decode(self, ids: Sequence[int]) -> str: ...
     def nbytes(self, ids: Tensor) -> Tensor: ...  # int64, the shape of `ids`: UTF-8 bytes behind each id
     def save(self, path: Path) -> None: ...
@@ -57,6 +58,15 @@ class _Tokenizer:
 
     json: str
     token_bytes: list[bytes]
+    encode_many: Callable[[Sequence[str]], list[np.ndarray]]
+
+    def encode_from(self, texts: Sequence[str], starts: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+        """The ids of each text, and the place of the first token with a character at `start` or after it; their number if there is none."""
+        found = []
+        for text, start, ids in zip(texts, starts, self.encode_many(texts), strict=True):
+            ends = self._lengths[torch.from_numpy(ids.astype(np.int64))].cumsum(0)  # bytes
+            found.append((ids, int(torch.searchsorted(ends, len(text[:start].encode()), right=True))))
+        return found
 
     @cached_property
     def sha256(self) -> str:
@@ -137,6 +147,19 @@ class LibraryTokenizer(_Tokenizer):
             utf8(text, "text")
         encodings = self.raw.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(self._clean(encoding.ids), np.uint32) for encoding in encodings]
+
+    def encode_from(self, texts: Sequence[str], starts: Sequence[int]) -> list[tuple[np.ndarray, int]]:
+        """See above. Where the tokenizer drops or changes text, the places are those that the library tells."""
+        if self.lossless:
+            return super().encode_from(texts, starts)
+        found = []
+        for start, encoding in zip(starts, self.raw.encode_batch(list(texts), add_special_tokens=False), strict=True):
+            kept = [
+                (index, end) for index, (_, end) in zip(encoding.ids, encoding.offsets, strict=True) if index not in (self.bos, self.eos)
+            ]
+            first = next((place for place, (_, end) in enumerate(kept) if end > start), len(kept))
+            found.append((np.array([index for index, _ in kept], np.uint32), first))
+        return found
 
     def _clean(self, ids: list[int]) -> list[int]:
         """Models that look whole words up find a special token's name in their vocabulary; those ids are dropped."""

@@ -1,10 +1,7 @@
 """Minimal pairs: is the grammatical sentence of two more probable?
 
-The score of a sentence is the plain sum of its tokens' log-probabilities; a margin is good minus bad, in nats. Three protocols:
-
-ritornello       BOS, then the sentence; every token after BOS is scored
-official-2024    BOS, then " " + sentence (BabyLM 2024, a fork of lm-evaluation-harness)
-official-2025    the sentence alone, so its first token conditions and is not scored (BabyLM 2025, where the tokenizer adds nothing)
+The score of a sentence is the plain sum of its tokens' log-probabilities; a margin is good minus bad, in nats. What is put before it is the
+protocol's (see subject.py).
 
 Both official pipelines call a tie right, and a scorer that gives everything the same score gets 100 % by it. So ties are counted, and
 accuracy is also given with half a point for each. "all" is the unweighted mean over subtasks, as published scores are; "all pairs"
@@ -27,9 +24,9 @@ from ritornello.data.tokenizers import Tokenizer
 from ritornello.errors import InputError, unknown
 from ritornello.evals.report import Row
 from ritornello.evals.scoring import Progress, log_prob
+from ritornello.evals.subject import PROTOCOLS
 from ritornello.model import CausalLM
 
-PROTOCOLS = ("ritornello", "official-2024", "official-2025")
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 NAMES = (("good", "bad"), ("sentence_good", "sentence_bad"))
 
@@ -127,7 +124,7 @@ def accuracies(margins: Mapping[str, Tensor], *, suite: str = "pairs", by: str =
     rows: list[Row] = []
     for metric, chance, credit in METRICS:
         tasks = [_mean(part, credit, suite, task, metric, chance, by) for task, part in margins.items()]
-        rows += [*tasks, _macro(tasks), _mean(pooled, credit, suite, "all pairs", metric, chance, by)]
+        rows += [*tasks, macro(tasks), _mean(pooled, credit, suite, "all pairs", metric, chance, by)]
     return tuple(rows)
 
 
@@ -156,7 +153,7 @@ def _mean(margin: Tensor, credit: Callable[[Tensor], Tensor], suite: str, task: 
     return Row(suite, task, metric, float(points.mean()), math.sqrt(float(points.var(correction=0)) / n), n, chance, by)
 
 
-def _macro(tasks: list[Row]) -> Row:
+def macro(tasks: list[Row]) -> Row:
     """The unweighted mean of subtasks."""
     suite, metric, chance, by = tasks[0].suite, tasks[0].metric, tasks[0].chance, tasks[0].by
     n = sum(row.n for row in tasks)

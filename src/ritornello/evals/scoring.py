@@ -46,22 +46,33 @@ class _Limits(NamedTuple):
     rows: int
 
 
-def log_prob(model: CausalLM, texts: Sequence[list[int]], *, tokens_per_batch: int = 16384, progress: Progress | None = None) -> Tensor:
+def log_prob(
+    model: CausalLM,
+    texts: Sequence[list[int]],
+    *,
+    first: Sequence[int] | None = None,
+    tokens_per_batch: int = 16384,
+    progress: Progress | None = None,
+) -> Tensor:
     """Sum of log p(token | earlier tokens), in nats: (len(texts),) float64 on the CPU.
 
-    The first token of a text, BOS as a rule, conditions and is not scored. Right padding needs no mask: a causal model's
-    earlier outputs cannot see it. Equal texts are scored once. Raises InputError for an empty text or an unknown token id.
+    The first token of a text, BOS as a rule, conditions and is not scored; `first` says for each text where scoring begins, 1 or later.
+    Right padding needs no mask: a causal model's earlier outputs cannot see it. Equal texts are scored once. Raises InputError for an empty
+    text or an unknown token id.
     """
     for index, text in enumerate(texts):
         if not text:
             raise InputError(f"text {index} of {len(texts)} is empty; a text begins with a token that conditions the rest, such as BOS")
-    places: dict[tuple[int, ...], int] = {}
-    where = [places.setdefault(tuple(text), len(places)) for text in texts]
-    unique = [torch.tensor(text, dtype=torch.int64) for text in places]
+    places: dict[tuple[tuple[int, ...], int], int] = {}
+    begins = [1] * len(texts) if first is None else first
+    where = [places.setdefault((tuple(text), begin), len(places)) for text, begin in zip(texts, begins, strict=True)]
+    unique = [torch.tensor(text, dtype=torch.int64) for text, _ in places]
+    begin = torch.tensor([begin - 1 for _, begin in places])
     sums = torch.zeros(len(unique), dtype=torch.float64)
     with evaluating(model):
         for chosen, sizes, nats in _padded(model, unique, tokens_per_batch, progress):
-            scored = torch.arange(nats.shape[1]) < torch.tensor(sizes)[:, None]
+            at = torch.arange(nats.shape[1])
+            scored = (at < torch.tensor(sizes)[:, None]) & (at >= begin[chosen, None])
             sums[chosen] = -nats.double().where(scored, 0).sum(1)
     return sums[where]
 

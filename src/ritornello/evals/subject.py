@@ -1,0 +1,70 @@
+"""Who is evaluated: anything that gives log-probabilities to texts.
+
+A suite's items become requests, "how probable is the end of this text, given its beginning?", and a subject answers them. So a suite
+knows nothing of models, and a model nothing of suites.
+
+How a text becomes tokens is the protocol's:
+
+ritornello       BOS, then the text
+official-2024    BOS, then " " + text where all of it is scored (BabyLM 2024, a fork of lm-evaluation-harness)
+official-2025    the text alone, so its first token conditions and is never scored (BabyLM 2025, where the tokenizer adds nothing)
+
+A token is scored if any of its characters lies in the part that is asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from ritornello.data.tokenizers import Tokenizer
+from ritornello.errors import unknown
+from ritornello.evals.scoring import Progress, log_prob
+from ritornello.model import CausalLM
+
+PROTOCOLS = ("ritornello", "official-2024", "official-2025")
+
+
+class Request(NamedTuple):
+    """How probable is text[start:], given text[:start]?"""
+
+    text: str
+    start: int = 0  # characters that condition and are not scored
+
+
+class Subject(Protocol):
+    name: str
+    sha256: str  # of weights, architecture and tokenizer: with a task's, the key of a kept result
+    protocol: str
+
+    def log_probs(self, requests: Sequence[Request], progress: Progress | None = None) -> Tensor:
+        """Natural logarithms, (requests,) float64 on the CPU; NaN where the model gives no finite one."""
+        ...
+
+
+@dataclass(frozen=True)
+class CausalSubject:
+    """A causal language model and its tokenizer."""
+
+    model: CausalLM
+    tokenizer: Tokenizer
+    name: str
+    sha256: str
+    protocol: str = "ritornello"
+
+    def log_probs(self, requests: Sequence[Request], progress: Progress | None = None) -> Tensor:
+        """See `Subject`. InputError for a text without a token to score."""
+        texts, first = tokenized(self.tokenizer, requests, self.protocol)
+        return log_prob(self.model, texts, first=first, progress=progress)
+
+
+def tokenized(tokenizer: Tokenizer, requests: Sequence[Request], protocol: str) -> tuple[list[list[int]], list[int]]:
+    """The tokens of each request, the first of which conditions, and the place of the first that is scored."""
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
+    begin = [] if protocol == "official-2025" else [tokenizer.bos]
+    space = " " if protocol == "official-2024" else ""
+    texts = [request.text if request.start else space + request.text for request in requests]
+    found = tokenizer.encode_from(texts, [request.start for request in requests])
+    return [[*begin, *ids.tolist()] for ids, _ in found], [max(1, len(begin) + first) for _, first in found]

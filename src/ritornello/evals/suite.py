@@ -1,0 +1,86 @@
+"""What an evaluation is made of: suites of tasks, each of which turns a subject into rows and predictions.
+
+    for task in SUITES["blimp"].load().tasks(folder):
+        outcome = task.run(subject, progress)
+
+A suite is one module of this package that reads its files and says how its tasks are graded and averaged; its line in SUITES is all that
+the command, the cache, the table and the page need. A task that cannot be read is a gap: rows without a value, with the reason.
+"""
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ritornello.errors import unknown
+from ritornello.evals.report import Row
+from ritornello.evals.scoring import Progress
+from ritornello.evals.subject import Request, Subject
+
+
+class Outcome(NamedTuple):
+    rows: tuple[Row, ...]
+    predictions: tuple[dict[str, Any], ...] = ()  # one an item, as the challenge's file wants it; never the text of a protected item
+
+
+@dataclass(frozen=True)
+class Task:
+    """One subtask. What it gives is a function of the subject and of what `sha256` covers: its items and how they are scored."""
+
+    name: str
+    sha256: str
+    run: Callable[[Subject, Progress | None], Outcome]
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    tasks: Callable[[Path], Sequence[Task]]  # of its folder or file; InputError where nothing of it can be read
+    means: Callable[[Sequence[Row]], tuple[Row, ...]]  # rows over all tasks, from those of the tasks: none skips a gap
+
+
+def scored_task(name: str, items: Sequence[Any], requests: Sequence[Request], grade: Callable[[Tensor], Outcome]) -> Task:
+    """A task whose items are requests: `grade` is given their log-probabilities, in order. `items`: JSON values that say all about it."""
+
+    def run(subject: Subject, progress: Progress | None) -> Outcome:
+        return grade(subject.log_probs(requests, progress))
+
+    return Task(name, digest([name, list(items)]), run)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a suite is, and where its files lie in the data folder."""
+
+    module: str  # "ritornello.evals.blimp:filtered", imported when asked for
+    path: str
+
+    def load(self) -> Suite:
+        module, name = self.module.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+SUITES: dict[str, Entry] = {
+    "blimp": Entry("ritornello.evals.blimp:FILTERED", "babylm_eval/blimp_filtered"),
+    "blimp-full": Entry("ritornello.evals.blimp:FULL", "blimp/data"),
+    "blimp-fast": Entry("ritornello.evals.blimp:FAST", "babylm_eval/blimp_fast"),
+    "supplement": Entry("ritornello.evals.blimp:SUPPLEMENT", "babylm_eval/supplement_filtered"),
+    "supplement-fast": Entry("ritornello.evals.blimp:SUPPLEMENT_FAST", "babylm_eval/supplement_fast"),
+}
+
+
+def suite(name: str) -> Entry:
+    """The entry of that name; InputError naming the nearest if there is none."""
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    return SUITES[name]
