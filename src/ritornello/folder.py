@@ -128,7 +128,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) 
     """Tensors and a table of plain values as one safetensors file with a checksum."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(meta, sort_keys=True)
-    seal = json.dumps({"meta": text, "sha256": _digest(tensors, text)})
+    seal = json.dumps({"meta": text, "sha256": digest(tensors, text)})
     write_bytes(path, dump_tensors(tensors, {"ritornello": seal}))  # one key: the library writes several in any order
 
 
@@ -145,18 +145,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         meta, sha256 = str(seal["meta"]), seal["sha256"]
     except (SafetensorError, ValueError, KeyError, TypeError, struct.error) as error:
         raise InputError(f"{path}: damaged or not a file of ours ({type(error).__name__}: {str(error).splitlines()[0]})") from error
-    if sha256 != _digest(tensors, meta):
+    if sha256 != digest(tensors, meta):
         raise InputError(f"{path}: damaged: its checksum does not match its content")
     return tensors, json.loads(meta)
 
 
-def _digest(tensors: dict[str, Tensor], meta: str) -> str:
-    digest = hashlib.sha256(meta.encode())
+def digest(tensors: dict[str, Tensor], meta: str) -> str:
+    """SHA-256 over every name, type, shape and byte, and a text."""
+    found = hashlib.sha256(meta.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return found.hexdigest()
 
 
 @contextlib.contextmanager

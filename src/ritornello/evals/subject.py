@@ -34,9 +34,12 @@ class Request(NamedTuple):
 
 
 class Subject(Protocol):
-    name: str
-    sha256: str  # of weights, architecture and tokenizer: with a task's, the key of a kept result
-    protocol: str
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...  # of weights, architecture and tokenizer: with a task's, the key of a kept result
+    @property
+    def protocol(self) -> str: ...
 
     def log_probs(self, requests: Sequence[Request], progress: Progress | None = None) -> Tensor:
         """Natural logarithms, (requests,) float64 on the CPU; NaN where the model gives no finite one."""
