@@ -1,6 +1,6 @@
 """A token at a time: the native step of a whole model against torch's, and against a transformer with its cache: S11, S13, S14.
 
-    python benchmarks/decode.py [--rounds 15] [--keep] [--only step] [--tokens 1000000] [--text FILE] [--run FOLDER]
+    python -m benchmarks.decode [--rounds 15] [--keep] [--only step] [--tokens 1000000] [--text FILE] [--run FOLDER]
 
     step      10M parameters (HGRN2, 256 wide, 10 layers, vocabulary 8192), one row and 32, in float32, bfloat16 and int8
     large     100M parameters (768 wide, 12 layers, vocabulary 16384), one row: the share of the speed at which memory is read
@@ -9,30 +9,25 @@
     loss      bits per byte that bfloat16 and int8 cost on held-out text, for a model trained for two minutes on nine tenths of --text
               (default: Python's language reference), or for a run on a text it has not seen
 
-One process, one thread, thread-CPU time, candidates interleaved, medians. Before anything is timed, logits and states are compared with the
-model's. A ratio is how many times longer the other takes. `--keep` appends a line for each row to docs/results/speed.jsonl.
+Before anything is timed, logits and states are compared with the model's.
 """
 
 import argparse
-import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
 import torch
-from kernels import RESULTS
 from torch import Tensor
 
 import ritornello
-from ritornello.config import to_dict
+from benchmarks.common import Row, main, medians
 from ritornello.evals.perplexity import difference, held_out
 from ritornello.folder import load
 from ritornello.model import LM, LMConfig
-from ritornello.provenance import collect
 from ritornello.serve.native import NativeEngine
 from ritornello.serve.plan import WEIGHTS
 from ritornello.state import State, named_leaves
@@ -50,18 +45,6 @@ class Stepper:
     def __call__(self) -> None:
         logits, self.state = self.engine(self.tokens, self.state)
         self.tokens = logits[:, -1:].argmax(-1)
-
-
-def medians(work: dict[str, Callable[[], None]], rounds: int, steps: int = 10) -> dict[str, float]:
-    """Seconds a step of thread-CPU time, interleaved in turns of so many steps; the first turn is not counted."""
-    took: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds + 1):
-        for name, each in work.items():
-            before = time.thread_time()
-            for _ in range(steps):
-                each()
-            took[name].append((time.thread_time() - before) / steps)
-    return {name: statistics.median(times[1:]) for name, times in took.items()}
 
 
 def checked(model: LM, rows: int) -> dict[str, NativeEngine]:
@@ -82,37 +65,37 @@ def checked(model: LM, rows: int) -> dict[str, NativeEngine]:
     return engines
 
 
-def made(config: LMConfig) -> LM:
+def made(config: LMConfig, quick: bool) -> LM:
     torch.manual_seed(0)
-    return LM(config).eval()
+    return LM(replace(config, dim=128, layers=config.layers[:2]) if quick else config).eval()
 
 
-def step_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+def step_rows(options: argparse.Namespace) -> list[Row]:
     """S11."""
-    model, lines = made(SMALL), []
+    model, lines = made(SMALL, options.quick), []
     for rows in (1, 32):
         work = {name: Stepper(each, model.init_state(rows), rows) for name, each in {"eager": model, **checked(model, rows)}.items()}
         times = medians(work, options.rounds, 10 if rows == 1 else 3)
-        lines += [line(f"decode, HGRN2 10M, batch {rows}", name, "eager", times, rows) for name in WEIGHTS]
+        lines += [line("S11", "decode, HGRN2 10M", name, "eager", times, rows) for name in WEIGHTS]
     return lines
 
 
-def large_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+def large_rows(options: argparse.Namespace) -> list[Row]:
     """S14. Bytes of the weights that a step must read, over its time, beside a sum over as many bytes."""
-    model = made(LARGE)
+    model = made(LARGE, options.quick)
     weights = sum(weight.numel() for weight in model.parameters())
     much = torch.ones(weights)
     work: dict[str, Callable[[], Any]] = {
         name: Stepper(each, model.init_state(1), 1) for name, each in {"eager": model, **checked(model, 1)}.items()
     }
     times = medians({**work, "read": much.sum}, options.rounds, 3)
-    lines = [line("decode, HGRN2 100M, batch 1", name, "eager", times, 1) for name in WEIGHTS]
+    lines = [line("S14", "decode, HGRN2 100M", name, "eager", times) for name in WEIGHTS]
     for each, part in zip(lines, (1, 2, 4), strict=True):
-        each["share_of_read_bandwidth"] = round(times["read"] / part / times[each["weights"]], 3)
+        each["share"] = round(times["read"] / part / times[each["weights"]], 3)
     return lines
 
 
-def llama_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+def llama_rows(options: argparse.Namespace) -> list[Row]:
     """S13. The cache is cut back after each step, so that the context stays as long as it is said to be."""
     try:
         from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
@@ -122,8 +105,8 @@ def llama_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     shape = {"vocab_size": SMALL.vocab, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 10, "num_attention_heads": 4}
     llama = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=16384, tie_word_embeddings=True)).eval()
-    model, work = made(SMALL), {}
-    contexts = {"Llama, context 1,000": 1000, "Llama, context 8,000": 8000}
+    model, work = made(SMALL, options.quick), {}
+    contexts = {f"Llama, context {length:,}": length for length in ((50, 100) if options.quick else (1000, 8000))}
     for name, length in contexts.items():
         cache = DynamicCache()
         for piece in torch.randint(SMALL.vocab, (1, length)).split(500, 1):
@@ -136,15 +119,18 @@ def llama_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         work[name] = step
     work |= {name: Stepper(each, model.init_state(1), 1) for name, each in checked(model, 1).items()}
     times = medians(work, options.rounds, 5)
-    return [line("decode, HGRN2 10M, batch 1", name, other, times, 1) for other in contexts for name in WEIGHTS]
+    return [
+        line("S13", "decode, HGRN2 10M", name, other, times) | {"context": length} for other, length in contexts.items() for name in WEIGHTS
+    ]
 
 
-def position_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+def position_rows(options: argparse.Namespace) -> list[Row]:
     """S13. Time at a position over time at the beginning; the text goes there in int8."""
-    model = made(SMALL)
+    model = made(SMALL, options.quick)
     engines = checked(model, 1)
     far = Stepper(engines["int8"], model.init_state(1), 1)
-    for _ in range(options.tokens):
+    tokens = 100 if options.quick else options.tokens
+    for _ in range(tokens):
         far()
     lines = []
     for name in ("float32", "int8"):
@@ -152,12 +138,12 @@ def position_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         for at, state in (("near", near), ("far", far.state)):
             work[at] = lambda engine=engines[name], state=state: engine(far.tokens, state)
         times = medians(work, 3 * options.rounds)
-        ratio = round(times["far"] / times["near"], 3)
-        lines.append({"what": "decode, HGRN2 10M, batch 1", "weights": name, "position": options.tokens, "time_over_first": ratio})
+        what, ratio = f"decode, HGRN2 10M, batch 1, at position {tokens:,}", round(times["far"] / times["near"], 3)
+        lines.append({"row": "S13 position", "what": what, "against": "position 0", "weights": name, "position": tokens, "ratio": ratio})
     return lines
 
 
-def loss_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+def loss_rows(options: argparse.Namespace) -> list[Row]:
     """Bits per byte of the same held-out tokens, a token at a time: 16 rows of 512."""
     text = options.text.read_text(encoding="utf-8") if options.text else "\n\n".join(topics.values())
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +151,7 @@ def loss_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         if path is None:
             cut = len(text) * 9 // 10
             Path(folder, "text.txt").write_text(text[:cut], encoding="utf-8")
-            path = ritornello.run(Path(folder, "text.txt"), minutes=2, out=str(Path(folder, "run")), quiet=True)
+            path = ritornello.run(Path(folder, "text.txt"), minutes=0.2 if options.quick else 2, out=str(Path(folder, "run")), quiet=True)
         loaded = load(path)
     ids = loaded.tokenizer.encode(text[cut : cut + 100_000])
     length = min(512, (len(ids) - 1) // 16)
@@ -181,12 +167,22 @@ def loss_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
         nats[name] = torch.cat(steps, 1).flatten()
     blocks, nbytes = torch.arange(len(text_ids) - 1) // 256, loaded.tokenizer.nbytes(targets).flatten()
     base = held_out(nats["float32"], blocks, nbytes)[0]
-    lines = [{"what": "loss of decoding", "weights": "float32", "bits_per_byte": base.value, "stderr": base.stderr, "tokens": base.n}]
+    lines = [
+        {
+            "row": "loss",
+            "what": "loss of decoding",
+            "weights": "float32",
+            "bits_per_byte": base.value,
+            "stderr": base.stderr,
+            "tokens": base.n,
+        }
+    ]
     for name in WEIGHTS[1:]:
         more = difference(nats[name], nats["float32"], blocks, nbytes, than="float32")
         perplexity = float((nats[name] - nats["float32"]).mean().expm1())
         lines.append(
             {
+                "row": "loss",
                 "what": "loss of decoding",
                 "weights": name,
                 "bits_per_byte_more": more.value,
@@ -197,34 +193,27 @@ def loss_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     return lines
 
 
-def line(what: str, name: str, other: str, times: dict[str, float], rows: int) -> dict[str, Any]:
+def line(row: str, what: str, name: str, other: str, times: dict[str, float], rows: int = 1) -> Row:
     ratio, speed = times[other] / times[name], rows / times[name]
-    return {"what": what, "weights": name, "against": other, "ratio": round(ratio, 2), "tokens_per_second": round(speed, 1)}
+    figures = {"ratio": round(ratio, 2), "tokens_per_second": round(speed, 1)}
+    return {"row": row, "what": f"{what}, batch {rows}", "weights": name, "B": rows, "against": other} | figures
 
 
-PARTS = {"step": step_rows, "large": large_rows, "llama": llama_rows, "position": position_rows, "loss": loss_rows}
+def without_gradients(part: Callable[[argparse.Namespace], list[Row]]) -> Callable[[argparse.Namespace], list[Row]]:
+    def run(options: argparse.Namespace) -> list[Row]:
+        with torch.no_grad():
+            return part(options)
+
+    return run
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The native step of a whole model against torch's.")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", choices=PARTS)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=1_000_000, help="how far `position` goes")
     parser.add_argument("--text", type=Path, help="for `loss`")
     parser.add_argument("--run", type=Path, help="for `loss`: a trained model; --text is then all held out")
-    parser.add_argument("--keep", action="store_true")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    made_by = to_dict(collect())
-    for name in [options.only] if options.only else PARTS:
-        with torch.set_grad_enabled(name == "loss"):
-            lines = PARTS[name](options)
-        for each in lines:
-            print(each, flush=True)
-            if options.keep:
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(each | {"threads": 1, "made_by": made_by}) + "\n")
 
 
-if __name__ == "__main__":
-    main()
+PARTS = {"step": step_rows, "large": large_rows, "llama": llama_rows, "position": position_rows}
+PARTS = {name: without_gradients(part) for name, part in PARTS.items()} | {"loss": loss_rows}
+
+main(__name__, __doc__, PARTS, rounds=15, more=arguments)

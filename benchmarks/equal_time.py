@@ -1,6 +1,6 @@
 """HGRN2, LSTM and a LLaMA-type transformer on one text for the same wall time, as one table.
 
-    python benchmarks/equal_time.py [CORPUS] --minutes 10 [--pairs FOLDER] [--documents blank] [--tokenizer bpe] [--mixers hgrn2 lstm]
+    python -m benchmarks.equal_time [CORPUS] --minutes 10 [--pairs FOLDER] [--documents blank] [--tokenizer bpe] [--mixers hgrn2 lstm]
 
 Each model gets the time one after another, sizes chosen by the plan for it. Every result is a line of docs/results/equal_time.jsonl.
 """

@@ -1,6 +1,6 @@
 """kill -9 at random moments: does the resumed run end with the very weights of the unbroken one?
 
-    python benchmarks/kill_and_resume.py [--times 10] [--steps 1500]
+    python -m benchmarks.kill_and_resume [--times 10] [--steps 1500]
 
 One run is left alone. Another with the same settings is killed at a random moment, resumed, killed again, and so on; after the last kill
 it is resumed to the end. Both final weight files must be equal byte for byte, every checkpoint met on the way must be whole, and the log

@@ -1,8 +1,8 @@
 """Every mixer in the same small model for the same seconds, and how near it is to outside implementations: docs/mixers.md.
 
-    python benchmarks/mixers.py CORPUS [--seconds 60] [--mixers hgrn2 lstm]      trains; a line each in docs/results/mixers.jsonl
-    python benchmarks/mixers.py --parity                                         runs tests/parity; a line each in docs/results/parity.jsonl
-    python benchmarks/mixers.py --render                                         writes docs/mixers.md from both
+    python -m benchmarks.mixers CORPUS [--seconds 60] [--mixers hgrn2 lstm]      trains; a line each in docs/results/mixers.jsonl
+    python -m benchmarks.mixers --parity                                         runs tests/parity; a line each in docs/results/parity.jsonl
+    python -m benchmarks.mixers --render                                         writes docs/mixers.md from both
 
 The model: bytes, 96 wide, two blocks with SwiGLU (Mamba's alone, as in its paper), 16 rows of 128 tokens, Muon and AdamW at 4e-3 falling
 over the whole time, state carried, float32, one thread. Nothing is tuned for anyone. The number of steps is what 60 seconds hold, found by
@@ -147,7 +147,7 @@ def render() -> str:
     text = [
         "# Mixers",
         "",
-        "Made by `python benchmarks/mixers.py --render`; sizes are those of one mixer in a model 256 wide (`ritornello mixers`).",
+        "Made by `python -m benchmarks.mixers --render`; sizes are those of one mixer in a model 256 wide (`ritornello mixers`).",
         "An error is the largest relative one (norm of the difference over norm of the wanted) among outputs, end states and gradients of",
         "all forms, on copied weights, in the precision the other side computes in.",
         "",

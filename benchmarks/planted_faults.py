@@ -1,6 +1,6 @@
 """Break the recurrences on purpose, one fault at a time, and see which laws notice.
 
-    python benchmarks/planted_faults.py [WORD ...]        all faults, or those whose name or file has one of the words
+    python -m benchmarks.planted_faults [WORD ...]        all faults, or those whose name or file has one of the words
 
 Each fault is a line of the source replaced in a temporary copy of the package; the law tests then run against the copy. A fault that no
 test notices is a hole in the laws: exit code 1.

@@ -1,11 +1,10 @@
 """A whole training step: S8, S9, S10, S18, peak memory, and what data and log cost.
 
-    python benchmarks/training_step.py [--only S8] [--rounds 7] [--quick] [--compile] [--threads 2] [--keep]
+    python -m benchmarks.training_step [--only S8] [--rounds 7] [--quick] [--compile] [--threads 2] [--keep]
 
 Each candidate is a process of its own, so that settings of one (malloc's, matrix products') cannot help or harm another; the processes take
 one step each in turn, and medians of their processor time count (wall time with more than one thread). Before anything is timed, HGRN2's
 loss and gradients are compared with the loop's, and the plain transformer's with those of our attention model, on the same weights.
-`--keep` appends a line for each row to docs/results/speed.jsonl. `--quick` makes everything small: to try the script, not to measure.
 """
 
 import argparse
@@ -15,8 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,18 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ritornello.config import to_dict
+from benchmarks import common
+from benchmarks.document import ROOT
 from ritornello.data.batches import Batch, Batches
 from ritornello.data.tokens import Tokens
 from ritornello.experiments.machine import fastest_gemm, keep_freed_memory, matrix_products
 from ritornello.experiments.scaling import flop_per_token
 from ritornello.mixers import mixer
 from ritornello.model import LM, LMConfig, parameters
-from ritornello.provenance import collect, peak_memory
+from ritornello.provenance import peak_memory
 from ritornello.train.loop import TrainConfig, Trainer
 from ritornello.train.losses import NextToken
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "speed.jsonl"
 SIZES = {"10M": {"vocab": 8192, "dim": 256, "layers": 10}, "100M": {"vocab": 16384, "dim": 768, "layers": 12}}
 TUNED = {"gemm": "auto", "keep_memory": True, "precision": "bfloat16"}
 TIMED = {"gemm": "auto", "keep_memory": True, "optimizer": "adamw"}
@@ -147,8 +145,8 @@ class Candidate:
     """A process that takes steps when told."""
 
     def __init__(self, **spec: Any):
-        words = [sys.executable, __file__, "--worker", json.dumps(spec)]
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        words = [sys.executable, "-m", "benchmarks.training_step", "--worker", json.dumps(spec)]
+        self.process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.gemm = self._read()["gemm"]
         self.took: list[float] = []
 
@@ -253,6 +251,7 @@ def s8_s9(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
         ours, other = (found[f"{kind} {precision}"] for kind in ("hgrn2", "attention"))
         yield {
             "row": "S8", "what": f"training step, {precision}, B={shape['batch']} T={shape['length']}", "against": "attention",
+            "precision": precision,
             "ratio": round(other.seconds / ours.seconds, 3), "tokens_per_second": round(tokens / ours.seconds), "gemm": ours.gemm,
             "parameters": count,
         }  # fmt: skip
@@ -264,6 +263,8 @@ def s8_s9(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
             yield {
                 "row": "S9",
                 "what": f"share of the best matrix product, {name}",
+                "precision": name.split()[1],
+                "compiled": name.endswith("compiled"),
                 "share": round(share, 3),
                 "roof_gflops": round(roof / 1e9),
             }
@@ -286,7 +287,7 @@ def s10(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
         if name.startswith("tuned"):
             for other in ("plain", "plain, bfloat16"):
                 ratio = round(found[other].seconds / each.seconds, 2)
-                yield {"row": "S10", "what": f"{name} HGRN2", "against": f"Llama-like in torch, {other}", "ratio": ratio, "gemm": each.gemm}
+                yield {"row": "S10", "what": f"{name} HGRN2", "ours": name, "against": other, "ratio": ratio, "gemm": each.gemm}
 
 
 def s18(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
@@ -300,6 +301,7 @@ def s18(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
         yield {
             "row": "S18",
             "what": f"{kind}, T={long} over T={long // 16}",
+            "mixer": kind,
             "ratio": round(ratio, 3),
             "ms_a_token": round(milliseconds, 4),
         }
@@ -347,34 +349,27 @@ def overhead(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dic
     yield {"row": "overhead", "what": "share of a step", "data": round(data / step, 6), "log": round(log / step, 6)}
 
 
-def main() -> None:
-    parts = {"S8": s8_s9, "S10": s10, "S18": s18, "memory": memory, "overhead": overhead}
-    parser = argparse.ArgumentParser(description="A whole training step, beside others.")
-    parser.add_argument("--rounds", type=int, default=7)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=tuple(parts))
     parser.add_argument("--compile", action="store_true", help="also compiled: takes a minute each, and a C++ compiler")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--keep", action="store_true")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        work(json.loads(options.worker))
-        return
-    torch.set_num_threads(options.threads)
-    print("largest relative error of a gradient:", check(), flush=True)
-    shape = {"threads": options.threads, "size": SIZES["10M"], "batch": 8, "length": 512}
-    if options.quick:
-        options.rounds = 2
-        shape |= {"size": {"vocab": 512, "dim": 128, "layers": 2}, "batch": 2, "length": 64}
-    made_by = to_dict(collect())
-    for name, part in parts.items():
-        for line in part(options, shape) if options.only in (None, name) else []:
-            print(line, flush=True)
-            if options.keep:
-                with RESULTS.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line | {"threads": options.threads, "made_by": made_by}) + "\n")
 
 
-if __name__ == "__main__":
-    main()
+def shaped(part: Callable[[argparse.Namespace, dict[str, Any]], Iterator[common.Row]]) -> common.Part:
+    """The part on the sizes that the options ask for, once gradients are found equal."""
+
+    def run(options: argparse.Namespace) -> Iterator[common.Row]:
+        print("largest relative error of a gradient:", check(), flush=True)
+        shape = {"threads": options.threads, "size": SIZES["10M"], "batch": 8, "length": 512}
+        if options.quick:
+            shape |= {"size": {"vocab": 512, "dim": 128, "layers": 2}, "batch": 2, "length": 64}
+        yield from part(options, shape)
+
+    return run
+
+
+PARTS = {name: shaped(part) for name, part in (("S8", s8_s9), ("S10", s10), ("S18", s18), ("memory", memory), ("overhead", overhead))}
+
+if sys.argv[1:2] == ["--worker"]:
+    work(json.loads(sys.argv[2]))
+else:
+    common.main(__name__, __doc__, PARTS, more=arguments)
