@@ -151,7 +151,8 @@ def loss_rows(options: argparse.Namespace) -> list[Row]:
         if path is None:
             cut = len(text) * 9 // 10
             Path(folder, "text.txt").write_text(text[:cut], encoding="utf-8")
-            path = ritornello.run(Path(folder, "text.txt"), minutes=0.2 if options.quick else 2, out=str(Path(folder, "run")), quiet=True)
+            budget: dict[str, Any] = {"steps": 5} if options.quick else {"minutes": 2}
+            path = ritornello.run(Path(folder, "text.txt"), out=str(Path(folder, "run")), quiet=True, **budget)
         loaded = load(path)
     ids = loaded.tokenizer.encode(text[cut : cut + 100_000])
     length = min(512, (len(ids) - 1) // 16)
