@@ -3,6 +3,7 @@
 // Built with the address and undefined-behaviour sanitizers by test_sanitizers.py. A new kernel needs its struct and declarations as in its
 // source, a function with its formula in one of the headers, and a line below.
 #include "cells.h"
+#include "generate.h"
 #include "recurrences.h"
 #include "rows.h"
 
@@ -20,6 +21,7 @@ int main() {
         run("scan", n, [&](const Size& n) { scan(n, other ? 2 * n.V : n.V, same, other); });
         run("selective", n, [&](const Size& n) { selective(n, n.V, 1 + n.K % 5); });
         run("delta", n, [&](const Size& n) { delta(n, same ? 1 : n.K); });
+        run("generate", n, generate);
         run("vocabulary", n, [&](const Size& n) { vocabulary(n, same, other); });
         const int64_t rows = n.B ? 1 + int64_t(random_bits() % 11) : 0;  // their products take several at a time
         for (const Size& cells : {n, Size{rows, std::min<int64_t>(n.T, 4), n.H, n.K, n.V, n.threads, n.resets}}) {

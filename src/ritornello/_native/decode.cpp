@@ -3,10 +3,8 @@
 // A step reads and writes registers, vectors of floats of which each row of the batch has its own; its weights are packed (product.h); what
 // the model remembers is read from the leaves of the state before and written to those of the state after. All threads take every step
 // together and share its rows, heads or outputs.
-#include <cmath>
-#include <vector>
-
 #include "product.h"
+#include "sampling.h"
 
 struct Step {
     int64_t kind, in, out;    // registers, as floats from a row's start
@@ -126,14 +124,17 @@ void recall(const Team& t, const Step& s, int64_t b) { std::copy_n(t.before(s.le
 
 // The last of `rows` inputs is this one, the others are remembered: out = sum of scale[i] * input i, plus bias; silu of that if a
 void convolve(const Team& t, const Step& s, int64_t b) {
-    const int64_t n = s.columns, kept = (s.rows - 1) * n, room = (n + PAD - 1) / PAD * PAD;
-    const float *past = t.before(s.leaf, b * kept), *x = t.at(b, s.in);
-    float* after = t.after(s.leaf, b * kept);
-    std::copy_n(past + n, kept - n, after);
-    std::copy_n(x, n, after + kept - n);  // first, as out may be in
+    const int64_t n = s.columns, last = s.rows - 1, room = (n + PAD - 1) / PAD * PAD;
+    const float *past = t.before(s.leaf, b * last * n), *x = t.at(b, s.in);
+    float* after = t.after(s.leaf, b * last * n);
     for (int64_t i = 0; i < n; i += LANES) {
-        Lanes y = load(s.scale + (s.rows - 1) * room + i) * load(x + i);
-        for (int64_t w = 0; w + 1 < s.rows; ++w) y += load(s.scale + w * room + i) * load_some(past + w * n + i, n - i);
+        Lanes next = load(x + i), y = load(s.scale + last * room + i) * next;
+        for (int64_t w = last; w-- > 0;) {  // the newest first, as after may be before
+            const Lanes old = load_some(past + w * n + i, n - i);
+            y += load(s.scale + w * room + i) * old;
+            store_some(after + w * n + i, next, n - i);
+            next = old;
+        }
         if (s.bias) y += load(s.bias + i);
         store(t.at(b, s.out) + i, s.a ? silu(y) : y);
     }
@@ -334,4 +335,21 @@ extern "C" void ritornello_decode(const Decode* d) {
     const Team team{*d, registers.data(), bytes.data(), scales.data()};
 #pragma omp parallel num_threads(d->threads)
     for (int64_t i = 0; i < d->count; ++i) take(team, d->steps[i]);
+}
+
+// One row: draws a token from the logits and feeds it, again and again; the logits become those after the last one. How many tokens: fewer
+// than asked for where the next would be the one to stop at, or cannot be drawn. No step minds that a state's leaf is read and written in
+// one place: only the first token reads `before`.
+extern "C" int64_t ritornello_generate(const Decode* d, const Choice* c) {
+    Decode step = *d;
+    Sampler sampler;
+    for (int64_t n = 0; n < c->count; ++n) {
+        const int64_t token = sampler.draw(d->logits, d->vocab, *c, c->uniforms[n]);
+        if (token < 0 || token == c->stop) return n;
+        c->drawn[n] = token;
+        step.tokens = c->drawn + n;
+        ritornello_decode(&step);
+        step.before = step.after;
+    }
+    return c->count;
 }

@@ -28,6 +28,16 @@ class _Decode(ctypes.Structure):
     ]
 
 
+class _Choice(ctypes.Structure):
+    """As in sampling.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_double) for name in ("temperature", "top_p")),
+        *((name, ctypes.c_int64) for name in ("top_k", "stop", "count")),
+        *((name, ctypes.c_void_p) for name in ("uniforms", "drawn")),
+    ]
+
+
 class NativeEngine:
     """Its weights are copied as they are now; the model itself reads texts in float32, so leave it as it is while the engine is in use.
 
@@ -81,22 +91,48 @@ class NativeEngine:
             logits[:, t] = out[:, 0]
         return logits, state
 
+    def write(
+        self, logits: Tensor, state: State, uniforms: list[float], *, temperature: float, top_k: int | None, top_p: float | None,
+        stop: int | None,
+    ) -> tuple[list[int], Tensor, State]:  # fmt: skip
+        """Draw a token from logits (V,) by each number u in [0, 1), feed it, and go on from there, all in one call.
+
+        The tokens, the logits and the state (of one row) after them. Fewer tokens than numbers where `stop` would be the next one or
+        the logits have no distribution. Draws are those of `sampling.sample`.
+        """
+        count, logits = len(uniforms), torch.empty(self.vocab).copy_(logits)
+        call, after, _kept = self._call(1, state, logits)
+        numbers, drawn = (ctypes.c_double * count)(*uniforms), (ctypes.c_int64 * count)()
+        most, share, end = (default if given is None else given for given, default in ((top_k, self.vocab), (top_p, 1.0), (stop, -1)))
+        addresses = [ctypes.addressof(array) for array in (numbers, drawn)]
+        choice = _Choice(temperature, share, min(most, self.vocab), end, count, *addresses)
+        done = self._library.ritornello_generate(ctypes.byref(call), ctypes.byref(choice))
+        return drawn[:done], logits, self._state(after) if done else state
+
     def _token(self, tokens: Tensor, state: State, logits: Tensor) -> State:
         """Write the logits (B, 1, vocab); the state after."""
         B = len(tokens)
         ids = [id for row in tokens.tolist() for id in row]
         if any(not isinstance(id, int) or not 0 <= id < self.vocab for id in ids):
             raise InputError(f"tokens: expected ids from 0 to {self.vocab - 1}")
+        call, after, _kept = self._call(B, state, logits)
+        of_ids = (ctypes.c_int64 * B)(*ids)
+        call.tokens = ctypes.addressof(of_ids)
+        self._library.ritornello_decode(ctypes.byref(call))
+        return self._state(after)
+
+    def _call(self, B: int, state: State, logits: Tensor) -> tuple[_Decode, list[Tensor], object]:
+        """All that a call needs but its tokens, the leaves it will write, and what must live until it returns."""
         before = self._checked(state, B)
-        after, pointers = self._new(B)
-        of_ids, of_before = (ctypes.c_int64 * B)(*ids), (ctypes.c_void_p * len(before))(*[leaf.data_ptr() for leaf in before])
-        of_after = (ctypes.c_void_p * len(before))(*pointers)
-        addresses = [ctypes.addressof(array) for array in (self._steps, of_ids, of_before, of_after)]
+        after = [torch.empty(B, *shape, dtype=dtype) for shape, dtype in self._leaves]
+        of_before, of_after = ((ctypes.c_void_p * len(leaves))(*[leaf.data_ptr() for leaf in leaves]) for leaves in (before, after))
         sizes = (B, self.vocab, self._plan.room, len(self._steps), self._vnni, torch.get_num_threads())
-        arguments = _Decode(*sizes, *addresses, logits.data_ptr())
-        self._library.ritornello_decode(ctypes.byref(arguments))
-        leaves = iter(after)
-        return tuple(BlockState(*[kind(*islice(leaves, count)) for kind, count in block]) for block in self._forms)
+        steps, befores, afters = (ctypes.addressof(array) for array in (self._steps, of_before, of_after))
+        return _Decode(*sizes, steps, None, befores, afters, logits.data_ptr()), after, (before, of_before, of_after)
+
+    def _state(self, leaves: list[Tensor]) -> State:
+        each = iter(leaves)
+        return tuple(BlockState(*[kind(*islice(each, count)) for kind, count in block]) for block in self._forms)
 
     def _checked(self, state: State, B: int) -> list[Tensor]:
         """The state's leaves, each in one piece."""
@@ -109,11 +145,6 @@ class NativeEngine:
             if leaf.dtype != dtype or leaf.device.type != "cpu":
                 raise InputError(f"state: expected {dtype} on cpu, found {leaf.dtype} on {leaf.device.type}")
         return [leaf if leaf.is_contiguous() else leaf.contiguous() for leaf in leaves]
-
-    def _new(self, B: int) -> tuple[list[Tensor], list[int]]:
-        """Room for a state's leaves, and where each is."""
-        leaves = [torch.empty(B, *shape, dtype=dtype) for shape, dtype in self._leaves]
-        return leaves, [leaf.data_ptr() for leaf in leaves]
 
 
 def fastest(model: LM, weights: str = "float32") -> LM | NativeEngine:

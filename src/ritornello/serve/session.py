@@ -22,10 +22,12 @@ from torch import Tensor
 
 from ritornello.data.tokenizers import Tokenizer
 from ritornello.errors import InputError
+from ritornello.serve.native import NativeEngine
 from ritornello.serve.sampling import check, sample
 from ritornello.state import State, named_leaves
 
 PIECE = 256  # tokens of a prompt fed at a time: bounds the memory for logits; exact by the split law
+AHEAD = 16  # tokens of a text that are written in one native call
 
 
 class Engine(Protocol):
@@ -57,8 +59,7 @@ class Session:
 
     def generator(self) -> torch.Generator:
         """The randomness of the next token, on the CPU: a pure function of (seed, count)."""
-        digest = hashlib.blake2b(f"{self.seed} {self.count}".encode(), digest_size=8).digest()
-        return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+        return _generator(self.seed, self.count)
 
 
 def start(engine: Engine, bos: int, seed: int) -> Session:
@@ -77,9 +78,7 @@ def stream(
     The token `stop` (None: no such token) ends the stream and is neither yielded nor fed: fewer than `max_tokens` tokens
     say that the text ended by itself. Settings are those of `sampling.sample`; bad ones raise InputError here, not at the first token.
     """
-    check(temperature, top_k, top_p)
-    if max_tokens < 0:
-        raise InputError(f"max tokens: expected 0 or more, found {max_tokens}")
+    _check(temperature, top_k, top_p, max_tokens)
     return _stream(session, temperature, top_k, top_p, max_tokens, stop)
 
 
@@ -97,15 +96,27 @@ def text_stream(
 
     A character whose bytes lie in several tokens comes with the last of them. Bytes that are not UTF-8 become U+FFFD, also
     those of a character that the end cuts off. Special ids give no text, and a special token's name in the prompt is text.
-    Exact if the tokenizer is lossless. Raises InputError as `stream`, and if model and tokenizer differ in size.
+    Exact if the tokenizer is lossless. A native engine writes 16 tokens at a time. Raises InputError as `stream`, and if model and
+    tokenizer differ in size.
     """
     if len(session.logits) != tokenizer.size:
         raise InputError(
             f"the model knows {len(session.logits)} ids, the tokenizer {tokenizer.size}; use the tokenizer the model was trained with"
         )
     session = session.feed(tokenizer.encode(prompt))
-    drawn = stream(session, temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, stop=tokenizer.eos)
-    return _text(drawn, tokenizer.token_bytes)
+    _check(temperature, top_k, top_p, max_tokens)
+    return _text(_written(session, temperature, top_k, top_p, max_tokens, tokenizer.eos), tokenizer.token_bytes)
+
+
+def _generator(seed: int, count: int) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed} {count}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
+def _check(temperature: float, top_k: int | None, top_p: float | None, max_tokens: int) -> None:
+    check(temperature, top_k, top_p)
+    if max_tokens < 0:
+        raise InputError(f"max tokens: expected 0 or more, found {max_tokens}")
 
 
 def _advance(engine: Engine, tokens: list[int], state: State, device: torch.device) -> tuple[Tensor, State]:
@@ -128,9 +139,26 @@ def _stream(
         yield token, session
 
 
-def _text(drawn: Iterator[tuple[int, Session]], token_bytes: Sequence[bytes]) -> Iterator[str]:
+def _written(session: Session, temperature: float, top_k: int | None, top_p: float | None, max_tokens: int, stop: int) -> Iterator[int]:
+    """The tokens of `_stream`, many in a call of a native engine. Where that draws fewer, `sample` finds the end or says what is wrong."""
+    while isinstance(engine := session.engine, NativeEngine) and max_tokens > 0:
+        places = range(session.count, session.count + min(AHEAD, max_tokens))
+        uniforms = [float(torch.rand((), dtype=torch.float64, generator=_generator(session.seed, place))) for place in places]
+        drawn, logits, state = engine.write(
+            session.logits, session.state, uniforms, temperature=temperature, top_k=top_k, top_p=top_p, stop=stop
+        )
+        yield from drawn
+        session = replace(session, logits=logits, state=state, count=session.count + len(drawn))
+        max_tokens -= len(drawn)
+        if len(drawn) < len(places):
+            break
+    for token, _ in _stream(session, temperature, top_k, top_p, max_tokens, stop):
+        yield token
+
+
+def _text(drawn: Iterator[int], token_bytes: Sequence[bytes]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token, _ in drawn:
+    for token in drawn:
         if piece := decoder.decode(token_bytes[token]):
             yield piece
     if rest := decoder.decode(b"", final=True):
