@@ -1,6 +1,9 @@
 """Who multiplies float32 matrices: only where it is exact and faster, put back afterwards, and never measured with --steps."""
 
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -107,3 +110,27 @@ def test_a_run_of_given_steps_measures_nothing_and_takes_what_is_said(tmp_path, 
             path = ritornello.run("text.txt", out="onednn", quiet=True, train={"gemm": "onednn", "loss_chunk": 7}, **small)
             assert json.loads((path / "config.json").read_text())["train"]["gemm"] == "onednn"
     assert SETTING.fp32_precision == "none"
+
+
+PROBE = """
+import ctypes, resource
+from ritornello.experiments.machine import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+assert keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [libc.malloc(700 << 20) for _ in range(2)]
+    ctypes.memset(blocks[1], 1, 4 << 20)
+    for block in blocks:
+        libc.free(block)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_freed_memory_is_kept_however_much_it_is():
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    first, second = map(int, done.stdout.split())
+    assert first >= 1000  # pages of 4 MiB
+    assert second < 100

@@ -22,13 +22,13 @@ Gemm = Literal["torch", "onednn"]
 def keep_freed_memory() -> bool:
     """Let malloc keep large blocks that were freed, and use them again. True if this system's malloc can be told.
 
-    glibc gives each large tensor back to the kernel and gets fresh pages for the next, which must all be touched anew. The
-    price is memory that stays with the process until it ends.
+    glibc gives each large tensor back to the kernel, and the end of its heap once enough of it is free; the next tensors then get
+    fresh pages, which must all be touched anew. The price is memory that stays with the process until it ends.
     """
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(name, value) for name, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, 1 << 30), (M_TOP_PAD, 1 << 26)))
+    return all(mallopt(name, value) for name, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 1 << 26)))
 
 
 @contextmanager
