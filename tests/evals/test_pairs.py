@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError
-from ritornello.evals.pairs import MinimalPair, accuracies, count_tokens, margins, read_pairs, score_pairs, spread
+from ritornello.evals.pairs import MinimalPair, accuracies, count_tokens, margins, read_pairs, score_pairs
+from ritornello.evals.suite import spread
 from ritornello.evals.scoring import log_prob
 
 DATA = Path(os.environ.get("RITORNELLO_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -149,7 +150,7 @@ def test_limit_spreads_evenly_and_shows_in_the_name():
     assert [row.n for row in rows][:4] == [5, 1, 6, 6]
     assert value(rows, "x", "accuracy (official)") == pytest.approx(4 / 5)
     assert {row.suite for row in score_pairs(model, Letters(), pairs, suite="s", limit=10)} == {"s"}
-    with pytest.raises(InputError, match="at least 1 pair"):
+    with pytest.raises(InputError, match="at least 1 item"):
         score_pairs(model, Letters(), pairs, limit=0)
 
 

@@ -6,18 +6,23 @@ subtask.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
 from ritornello.evals.pairs import MinimalPair, accuracies, macro, read_pairs
 from ritornello.evals.report import Row
 from ritornello.evals.subject import Request
-from ritornello.evals.suite import Outcome, Suite, Task, scored_task
+from ritornello.evals.suite import Outcome, Suite, Task, scored_task, spread
 
 
 def pairs_suite(name: str) -> Suite:
     """A suite of a folder, or a file, of minimal pairs."""
-    return Suite(name, lambda path: [_task(name, task, pairs) for task, pairs in read_pairs(path).items()], means)
+
+    def tasks(path: Path, limit: int | None) -> list[Task]:
+        return [_task(name, task, spread(pairs, limit)) for task, pairs in read_pairs(path).items()]
+
+    return Suite(name, tasks, means)
 
 
 def _task(suite: str, name: str, pairs: Sequence[MinimalPair]) -> Task:

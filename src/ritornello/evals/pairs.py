@@ -15,7 +15,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,12 +25,11 @@ from ritornello.errors import InputError, unknown
 from ritornello.evals.report import Row
 from ritornello.evals.scoring import Progress, log_prob
 from ritornello.evals.subject import PROTOCOLS
+from ritornello.evals.suite import spread
 from ritornello.model import CausalLM
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 NAMES = (("good", "bad"), ("sentence_good", "sentence_bad"))
-
-T = TypeVar("T")
 
 
 class MinimalPair(NamedTuple):
@@ -126,15 +125,6 @@ def accuracies(margins: Mapping[str, Tensor], *, suite: str = "pairs", by: str =
         tasks = [_mean(part, credit, suite, task, metric, chance, by) for task, part in margins.items()]
         rows += [*tasks, macro(tasks), _mean(pooled, credit, suite, "all pairs", metric, chance, by)]
     return tuple(rows)
-
-
-def spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
-    """At most `limit` of the items, evenly spaced."""
-    if limit is None or len(items) <= limit:
-        return items
-    if limit < 1:
-        raise InputError(f"limit: at least 1 pair a subtask is needed, found {limit}")
-    return [items[place * len(items) // limit] for place in range(limit)]
 
 
 METRICS: tuple[tuple[str, float | None, Callable[[Tensor], Tensor]], ...] = (

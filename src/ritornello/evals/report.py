@@ -3,7 +3,7 @@
 A value that could not be computed is None with a reason; it is never left out and never zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ritornello.provenance import Provenance
 
@@ -30,6 +30,8 @@ class Row:
 class Report:
     rows: tuple[Row, ...]
     made_by: Provenance
+    subject: dict[str, str] = field(default_factory=dict)  # name, sha256 and protocol of who was evaluated
+    seconds: dict[str, float] = field(default_factory=dict)  # that each suite took when it was run
 
     def row(self, suite: str, task: str, metric: str, by: str = "model") -> Row:
         """The row with this name; KeyError if there is none."""

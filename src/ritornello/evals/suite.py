@@ -1,10 +1,10 @@
 """What an evaluation is made of: suites of tasks, each of which turns a subject into rows and predictions.
 
-    for task in SUITES["blimp"].load().tasks(folder):
+    for task in SUITES["blimp"].load().tasks(folder, None):
         outcome = task.run(subject, progress)
 
 A suite is one module of this package that reads its files and says how its tasks are graded and averaged; its line in SUITES is all that
-the command, the cache, the table and the page need. A task that cannot be read is a gap: rows without a value, with the reason.
+the command, the cache, the table and the page need. A suite or task that cannot be read is a gap: a row without a value, with the reason.
 """
 
 import hashlib
@@ -13,14 +13,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from ritornello.errors import unknown
+from ritornello.errors import InputError, unknown
 from ritornello.evals.report import Row
 from ritornello.evals.scoring import Progress
 from ritornello.evals.subject import Request, Subject
+
+RULES = 1  # raised when the same items would be scored otherwise, so that no kept result outlives a rule
+
+T = TypeVar("T")
 
 
 class Outcome(NamedTuple):
@@ -40,8 +44,8 @@ class Task:
 @dataclass(frozen=True)
 class Suite:
     name: str
-    tasks: Callable[[Path], Sequence[Task]]  # of its folder or file; InputError where nothing of it can be read
-    means: Callable[[Sequence[Row]], tuple[Row, ...]]  # rows over all tasks, from those of the tasks: none skips a gap
+    tasks: Callable[[Path, int | None], Sequence[Task]]  # of its folder or file, each of at most so many items (see `spread`)
+    means: Callable[[Sequence[Row]], tuple[Row, ...]]  # rows over all tasks, the main figure first; not asked where a task is a gap
 
 
 def scored_task(name: str, items: Sequence[Any], requests: Sequence[Request], grade: Callable[[Tensor], Outcome]) -> Task:
@@ -51,6 +55,15 @@ def scored_task(name: str, items: Sequence[Any], requests: Sequence[Request], gr
         return grade(subject.log_probs(requests, progress))
 
     return Task(name, digest([name, list(items)]), run)
+
+
+def spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most `limit` of the items, evenly spaced."""
+    if limit is None or len(items) <= limit:
+        return items
+    if limit < 1:
+        raise InputError(f"limit: at least 1 item a task is needed, found {limit}")
+    return [items[place * len(items) // limit] for place in range(limit)]
 
 
 def digest(value: Any) -> str:
