@@ -101,18 +101,20 @@ def _resume(options: dict[str, Any], began: float) -> int:
 def _generate(options: dict[str, Any], began: float) -> int:
     from ritornello.folder import load
     from ritornello.serve.generate import stream
+    from ritornello.serve.native import explain
 
     run, as_json, threads = (options.pop(name) for name in ("run", "json", "threads"))
     options.pop("quiet")
     _set_threads(threads or 1)
-    pieces, text = stream(load(run), **options), options["prompt"]
+    loaded = load(run)
+    pieces, text = stream(loaded, **options), options["prompt"]
     if not as_json:
         print(text, end="", flush=True)
     for piece in pieces:
         text += piece
         if not as_json:
             print(piece, end="", flush=True)
-    print(json.dumps(options | {"text": text}, ensure_ascii=False) if as_json else "")
+    print(json.dumps(options | {"text": text, "decoder": explain(loaded.model)}, ensure_ascii=False) if as_json else "")
     return 0
 
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -353,6 +354,8 @@ def test_show_runs_and_generate_from_the_command_line(text, capsys):
     code, out, _ = main(capsys, "generate", path, "--prompt", "<|endoftext|>", "--tokens", "5", "--seed", "1")
     assert code == 0
     assert out.startswith("<|endoftext|>")
+    out = main(capsys, "generate", path, "--tokens", "5", "--json")[1]
+    assert re.match("native$|torch: no native decoding: not built", json.loads(out)["decoder"])
     assert main(capsys, "generate", path, "--temperature", "-1")[0] == 2
     code, _, err = main(capsys, "generate", path, "--tokens", "5", "--weights", "int8")
     assert code == 0 or "no native decoding: not built" in err  # without a compiler

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import re
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from ritornello._native.library import HERE, ISAS, OPENMP, _compile, _options, c
 from ritornello.errors import InputError
 from ritornello.mixers import CHANNEL, mixer
 from ritornello.model import LM, LMConfig
-from ritornello.serve.native import NativeEngine, fastest
+from ritornello.serve.native import NativeEngine, explain, fastest
 from ritornello.serve.plan import STEPS, WEIGHTS
 from ritornello.serve.session import start, stream
 from ritornello.state import flatten, map_leaves, rows
@@ -277,6 +278,8 @@ def test_what_cannot_be_decoded_natively_is_named(config, reason):
     with pytest.raises(InputError, match=f"no native decoding: .*{reason}"):
         NativeEngine(model)
     assert fastest(model) is model
+    assert re.match(f"torch: no native decoding: .*{reason}", explain(model))
+    assert explain(made()) == "native"
     with pytest.raises(InputError, match=reason):
         fastest(model, "int8")
 

@@ -28,7 +28,8 @@ from ritornello.experiments.scaling import model_config
 from ritornello.experiments.settings import EvaluateConfig, RunConfig
 from ritornello.folder import Loaded
 from ritornello.model import LM, parameters, state_nbytes
-from ritornello.serve.session import start, text_stream
+from ritornello.serve.native import fastest
+from ritornello.serve.session import Engine, start, text_stream
 
 TEMPERATURES = (0.5, 0.8, 1.0)
 PASSAGE_TOKENS = 1200
@@ -134,7 +135,8 @@ def report(model: LM, config: RunConfig, material: Material, pairs: Suites, cons
             console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {suite}")
             rows += score_pairs(model, material.tokenizer, subtasks, config.evaluate.protocol, suite=suite)
         console.progress("writing samples")
-        samples = [_write(model, config, material, temperature) for temperature in TEMPERATURES]
+        engine = fastest(model)
+        samples = [_write(engine, config, material, temperature) for temperature in TEMPERATURES]
         return {
             "rows": [asdict(row) for row in rows],
             "headline": headline,
@@ -198,11 +200,11 @@ def _passage(model: LM, config: RunConfig, material: Material) -> dict[str, Any]
     return passage(nats, tokens[: 4 * wanted], material.tokenizer.token_bytes, guesses, name)
 
 
-def _write(model: LM, config: RunConfig, material: Material, temperature: float) -> dict[str, Any]:
+def _write(engine: Engine, config: RunConfig, material: Material, temperature: float) -> dict[str, Any]:
     seed, limit = config.train.seed, config.evaluate.sample_tokens
     if config.tokenizer.kind == "bytes":
         limit *= 3
-    session = start(model, material.tokenizer.bos, seed)
+    session = start(engine, material.tokenizer.bos, seed)
     before = time.perf_counter()
     text = "".join(text_stream(session, material.tokenizer, "", temperature=temperature, max_tokens=limit))
     seconds = time.perf_counter() - before

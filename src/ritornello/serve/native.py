@@ -157,6 +157,15 @@ def fastest(model: LM, weights: str = "float32") -> LM | NativeEngine:
         return model
 
 
+def explain(model: LM) -> str:
+    """What `fastest` takes: "native", or "torch: " and why, in one line."""
+    try:
+        NativeEngine(model)
+    except InputError as error:
+        return f"torch: {error}"
+    return "native"
+
+
 def _leaves(state: State) -> list[Tensor]:
     return [leaf for block in state for part in block for leaf in part]
 
