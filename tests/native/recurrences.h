@@ -50,37 +50,38 @@ static void outer(const Size& n, int64_t G, bool read_first) {
 // ---- scan ----------------------------------------------------------------------------------------------------------------------------
 
 struct Scan {
-    int64_t B, T, N, a_row, a_step, complex, threads;
+    int64_t B, T, N, a_row, a_step, da_step, complex, threads;
     const float *a, *b, *h;
     const uint8_t* reset;
 };
 extern "C" void ritornello_scan_forward(const Scan*, float* y);
-extern "C" void ritornello_scan_backward(const Scan*, const float* y, const float* dy, const float* d_end, float* da, float* db, float* dh);
+extern "C" void ritornello_scan_backward(const Scan*, const float* y, const float* dy, float* da, float* db, float* dh);
 
 // `same`: one a for all rows and steps. N counts floats.
 static void scan(const Size& n, int64_t N, bool same, bool complex) {
     const int64_t all = n.B * n.T * N;
     Floats a = uniform(same ? N : all, -0.7f, 0.7f), b = uniform(all, -1, 1), h = uniform(n.B * N, -1, 1);
-    Floats y(all), dy = uniform(all, -1, 1), d_end = uniform(n.B * N, -1, 1), da(all), db(all), dh(n.B * N);
+    Floats y(all), dy = uniform(all, -1, 1), d_end = uniform(n.B * N, -1, 1), da(same ? n.B * N : all), db(all), dh(n.B * N);
+    std::copy_n(&d_end[0], n.B * N, &dh[0]);
     const Resets resets(n.B * n.T, n.resets);
-    const Scan call{n.B, n.T, N, same ? 0 : n.T * N, same ? 0 : N, complex, n.threads, a, b, h, resets.room.get()};
+    const Scan call{n.B, n.T, N, same ? 0 : n.T * N, same ? 0 : N, same ? 0 : N, complex, n.threads, a, b, h, resets.room.get()};
     ritornello_scan_forward(&call, y);
-    ritornello_scan_backward(&call, y, dy, d_end, da, db, dh);
+    ritornello_scan_backward(&call, y, dy, da, db, dh);
 
     const Numbers first = leaves(h), B = leaves(b);
     Numbers A, last = first, Y(size_t(all), Number(0));
-    for (int64_t i = 0; i < all; ++i) A.push_back(leaf(a[same ? i % N : i]));
+    for (int64_t i = 0; i < da.size(); ++i) A.push_back(leaf(a[same ? i % N : i]));
     for (int64_t token = 0; token < n.B * n.T; ++token)
         for (int64_t i = 0; i < N; i += complex ? 2 : 1) {
             const size_t here = size_t(token * N + i), held = size_t(token / n.T * N + i);
             const bool cut = resets.cut(token);
-            const Number x = cut ? Number(0) : last[held];
+            const Number x = cut ? Number(0) : last[held], *turn = &A[same ? held : here];
             if (complex) {
                 const Number z = cut ? Number(0) : last[held + 1];
-                last[held] = Y[here] = A[here] * x - A[here + 1] * z + B[here];
-                last[held + 1] = Y[here + 1] = A[here] * z + A[here + 1] * x + B[here + 1];
+                last[held] = Y[here] = turn[0] * x - turn[1] * z + B[here];
+                last[held + 1] = Y[here + 1] = turn[0] * z + turn[1] * x + B[here + 1];
             } else {
-                last[held] = Y[here] = A[here] * x + B[here];
+                last[held] = Y[here] = turn[0] * x + B[here];
             }
         }
     compare("y", y, Y);

@@ -39,8 +39,8 @@ class Implementation:
         return getattr(importlib.import_module(module), name)
 
 
-def native(name: str) -> Implementation:
-    """The kernel of that name in C++, imported when an op first asks whether it could run. InputError if it is made to where it cannot."""
+def native(name: str, module: str = "native") -> Implementation:
+    """The kernel of that name in C++, its module imported when it first runs. InputError if it is made to run where it cannot."""
 
     def against(*inputs: Tensor | None) -> str | None:
         return importlib.import_module("ritornello.ops.native").against(*inputs)
@@ -48,7 +48,7 @@ def native(name: str) -> Implementation:
     def run(*arguments: Tensor | None) -> tuple[Tensor, Any]:
         if (reason := against(*arguments)) is not None:
             raise InputError(f"{name}: the native kernel cannot run here: {reason}; leave the choice to auto")
-        return getattr(importlib.import_module("ritornello.ops.native"), name)(*arguments)
+        return getattr(importlib.import_module(f"ritornello.ops.{module}"), name)(*arguments)
 
     return Implementation(run, against)
 

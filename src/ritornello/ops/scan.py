@@ -101,11 +101,11 @@ def _few_steps(a: Tensor, b: Tensor) -> str | None:
     return f"{b.shape[1]} steps, fewer than two pieces of {CHUNK}" if b.shape[1] < 2 * CHUNK else None
 
 
-scan = Op("scan", {"native": native("scan"), "chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
+scan = Op("scan", {"native": native("scan", "native_scans"), "chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
 scan_complex = Op(
     "scan_complex",
     {
-        "native": native("scan_complex"),
+        "native": native("scan_complex", "native_scans"),
         "chunk": Implementation(partial(chunk, times=complex_), _few_steps),
         "loop": Implementation(partial(loop, times=complex_)),
     },

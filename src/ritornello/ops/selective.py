@@ -56,4 +56,6 @@ def _few_steps(x: Tensor, *rest: Tensor) -> str | None:
     return f"{x.shape[1]} steps, fewer than two pieces of {scan.CHUNK}" if x.shape[1] < 2 * scan.CHUNK else None
 
 
-selective = Op("selective", {"native": native("selective"), "chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
+selective = Op(
+    "selective", {"native": native("selective", "native_scans"), "chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)}
+)
