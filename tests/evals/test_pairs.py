@@ -14,8 +14,8 @@ from torch import nn
 
 from ritornello.errors import InputError
 from ritornello.evals.pairs import MinimalPair, accuracies, count_tokens, margins, read_pairs, score_pairs
-from ritornello.evals.suite import spread
 from ritornello.evals.scoring import log_prob
+from ritornello.evals.suite import spread
 
 DATA = Path(os.environ.get("RITORNELLO_DATA", Path(__file__).parents[2] / "../shared/data"))
 needs_data = pytest.mark.skipif(not (DATA / "babylm_eval").is_dir(), reason="no evaluation data (RITORNELLO_DATA)")
@@ -202,11 +202,11 @@ def test_line_ends_empty_lines_and_a_byte_order_mark(tmp_path):
         (b'{"good": "a", "bad": 3}', r"x.jsonl:1: bad must be a text, found 3$"),
         (b'{"good": "", "bad": "b"}', r"x.jsonl:1: good must be a text, found ''$"),
         (b'{"good": "a", "bad": "b", "context": null}', r"x.jsonl:1: context must be a text, found None$"),
-        (b"\n[1, 2]", r"x.jsonl:2: expected an object with good and bad, found list$"),
+        (b"\n[1, 2]", r"x.jsonl:2: expected an object, found list$"),
         (b"good,bad", r"x.jsonl:1: not JSON: "),
         (b"[" * 100_000, r"x.jsonl:1: not JSON: "),
         (b"9" * 10_000, r"x.jsonl:1: not JSON: "),
-        (b"\n\n", r"x.jsonl: holds no minimal pair$"),
+        (b"\n\n", r"x.jsonl: is empty$"),
         (b'{"good": "\xff"}', r"x.jsonl: not UTF-8 text \(invalid start byte at byte 10\)$"),
     ],
 )

@@ -8,27 +8,24 @@ accuracy is also given with half a point for each. "all" is the unweighted mean 
 is the mean over pairs. BLiMP: Warstadt et al. 2020, arXiv:1912.00582.
 """
 
-import gzip
-import json
-import lzma
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ritornello.data.tokenizers import Tokenizer
-from ritornello.errors import InputError, unknown
+from ritornello.errors import unknown
+from ritornello.evals.files import Record, record_files, records
+from ritornello.evals.means import macro
 from ritornello.evals.report import Row
 from ritornello.evals.scoring import Progress, log_prob
 from ritornello.evals.subject import PROTOCOLS
 from ritornello.evals.suite import spread
 from ritornello.model import CausalLM
 
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
 NAMES = (("good", "bad"), ("sentence_good", "sentence_bad"))
 
 
@@ -45,24 +42,21 @@ def read_pairs(path: Path, say: Callable[[str], None] | None = None) -> dict[str
     A line has `good` and `bad`, or `sentence_good` and `sentence_bad`; `context` and `tag` may be there, other fields are left.
     Other files of a folder are left too, and `say` is told which. Raises InputError with file and line.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder of minimal pairs")
-    if path.is_file():
-        return {_subtask(path) or path.stem: _read_file(path)}
-    inside = sorted(path.iterdir())
-    chosen = [file for file in inside if file.is_file() and _subtask(file)]
-    if not chosen:
-        folders = [folder.name for folder in inside if folder.is_dir() and any(_subtask(file) for file in folder.iterdir())]
-        hint = f"; give one of its folders: {', '.join(folders)}" if folders else ""
-        raise InputError(f"{path}: holds no .jsonl, .jsonl.gz or .jsonl.xz file{hint}")
-    if say and len(chosen) < len(inside):
-        say(f"{path}: left out {', '.join(other.name for other in inside if other not in chosen)}")
-    suites: dict[str, list[MinimalPair]] = {}
-    for file in chosen:
-        if _subtask(file) in suites:
-            raise InputError(f"{path}: two files hold the subtask {_subtask(file)}; keep one of them")
-        suites[_subtask(file)] = _read_file(file)
-    return suites
+    files = record_files(path)
+    if say and path.is_dir() and (left := sorted(other.name for other in path.iterdir() if other not in files.values())):
+        say(f"{path}: left out {', '.join(left)}")
+    return {name: pairs_of(records(file)) for name, file in files.items()}
+
+
+def pairs_of(records: Sequence[Record]) -> list[MinimalPair]:
+    """The pairs in lines of JSON. Raises InputError with file and line."""
+    pairs = []
+    for record in records:
+        good, bad = next((names for names in NAMES if names[0] in record.fields or names[1] in record.fields), NAMES[0])
+        record.need(good, bad)
+        rest = {name: record.text(name, empty=True) for name in ("context", "tag") if name in record.fields}
+        pairs.append(MinimalPair(record.text(good), record.text(bad), **rest))
+    return pairs
 
 
 def score_pairs(
@@ -143,18 +137,6 @@ def _mean(margin: Tensor, credit: Callable[[Tensor], Tensor], suite: str, task: 
     return Row(suite, task, metric, float(points.mean()), math.sqrt(float(points.var(correction=0)) / n), n, chance, by)
 
 
-def macro(tasks: list[Row]) -> Row:
-    """The unweighted mean of subtasks."""
-    suite, metric, chance, by = tasks[0].suite, tasks[0].metric, tasks[0].chance, tasks[0].by
-    n = sum(row.n for row in tasks)
-    values = [row.value for row in tasks if row.value is not None]
-    if len(values) < len(tasks):
-        lost = ", ".join(row.task for row in tasks if row.value is None)
-        return Row(suite, "all", metric, None, n=n, chance=chance, by=by, reason=f"no value for {lost}")
-    stderr = math.sqrt(sum((row.stderr or 0) ** 2 for row in tasks)) / len(tasks)
-    return Row(suite, "all", metric, sum(values) / len(tasks), stderr, n, chance, by)
-
-
 def _texts(tokenizer: Tokenizer, suites: Mapping[str, Sequence[MinimalPair]], protocol: str, limit: int | None) -> list[list[int]]:
     """Good, bad, good, bad ... as tokens, the first of which conditions."""
     if protocol not in PROTOCOLS:
@@ -164,41 +146,3 @@ def _texts(tokenizer: Tokenizer, suites: Mapping[str, Sequence[MinimalPair]], pr
     chosen = [pair for pairs in suites.values() for pair in spread(pairs, limit)]
     sentences = [space + pair.context + side for pair in chosen for side in (pair.good, pair.bad)]
     return [[*first, *ids.tolist()] for ids in tokenizer.encode_many(sentences)]
-
-
-def _subtask(path: Path) -> str:
-    """The bare name of a file of JSON lines; empty for any other."""
-    name = path.name.removesuffix(path.suffix) if path.suffix in OPENERS else path.name
-    return name.removesuffix(".jsonl") if name.endswith(".jsonl") else ""
-
-
-def _read_file(path: Path) -> list[MinimalPair]:
-    try:
-        with OPENERS.get(path.suffix, open)(path, "rb") as file:
-            text = file.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    pairs = [_pair(line, f"{path}:{number}") for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not pairs:
-        raise InputError(f"{path}: holds no minimal pair")
-    return pairs
-
-
-def _pair(line: str, where: str) -> MinimalPair:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: expected an object with good and bad, found {type(found).__name__}")
-    good, bad = next((names for names in NAMES if names[0] in found or names[1] in found), NAMES[0])
-    missing = [name for name in (good, bad) if name not in found]
-    if missing:
-        raise InputError(f"{where}: {' and '.join(missing)} missing; found {', '.join(found) or 'nothing'}")
-    fields = {"good": found[good], "bad": found[bad], "context": found.get("context", ""), "tag": found.get("tag", "")}
-    for name, value in fields.items():
-        if not isinstance(value, str) or (not value and name in ("good", "bad")):
-            raise InputError(f"{where}: {name} must be a text, found {value!r}")
-    return MinimalPair(**fields)

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ritornello.data.tokenizers import Tokenizer
 from ritornello.errors import unknown
-from ritornello.evals.scoring import Progress, log_prob
+from ritornello.evals.scoring import LOGITS_BYTES, Progress, evaluating, log_prob
 from ritornello.model import CausalLM
 
 PROTOCOLS = ("ritornello", "official-2024", "official-2025")
@@ -45,6 +47,14 @@ class Subject(Protocol):
         """Natural logarithms, (requests,) float64 on the CPU; NaN where the model gives no finite one."""
         ...
 
+    def counts(self, requests: Sequence[Request]) -> Tensor:
+        """Tokens that are scored, (requests,) int64."""
+        ...
+
+    def greedy(self, requests: Sequence[Request]) -> Tensor:
+        """Whether every scored token is the most probable one at its place, (requests,) bool. InputError if the subject cannot tell."""
+        ...
+
 
 @dataclass(frozen=True)
 class CausalSubject:
@@ -60,6 +70,27 @@ class CausalSubject:
         """See `Subject`. InputError for a text without a token to score."""
         texts, first = tokenized(self.tokenizer, requests, self.protocol)
         return log_prob(self.model, texts, first=first, progress=progress)
+
+    def counts(self, requests: Sequence[Request]) -> Tensor:
+        """See `Subject`."""
+        return torch.tensor([len(text) - begin for text, begin in zip(*tokenized(self.tokenizer, requests, self.protocol), strict=True)])
+
+    def greedy(self, requests: Sequence[Request]) -> Tensor:
+        """See `Subject`. Of tokens that are equally probable the first counts as the most probable."""
+        texts, first = tokenized(self.tokenizer, requests, self.protocol)
+        device = next((each.device for each in self.model.parameters()), "cpu") if isinstance(self.model, nn.Module) else "cpu"
+        right = torch.ones(len(texts), dtype=torch.bool)
+        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+        with evaluating(self.model):
+            while order:
+                rows = max(1, LOGITS_BYTES // (4 * self.tokenizer.size * len(texts[order[-1]])))
+                order, chosen = order[:-rows], order[-rows:]
+                batch = pad_sequence([torch.tensor(texts[index]) for index in chosen], batch_first=True)
+                best = self.model(batch[:, :-1].to(device), self.model.init_state(len(chosen)))[0].argmax(-1).cpu()
+                for row, index in enumerate(chosen):
+                    scored = slice(first[index], len(texts[index]))
+                    right[index] = bool((best[row, scored.start - 1 : scored.stop - 1] == batch[row, scored]).all())
+        return right
 
 
 def tokenized(tokenizer: Tokenizer, requests: Sequence[Request], protocol: str) -> tuple[list[list[int]], list[int]]:
