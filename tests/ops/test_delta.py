@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 
 from ritornello.ops.delta import delta, loop
 from ritornello.ops.outer import BLOCK, CHUNK
+from ritornello.ops.triton import against
+
+NO_GPU = against("delta", torch.zeros(1))
 
 DECAYS = {"none": None, "head": 1, "channel": 6}
 every = pytest.mark.parametrize("decays", DECAYS)
@@ -143,5 +146,7 @@ def test_half_precision_inputs_keep_a_float32_state():
 
 def test_which_implementation_runs_is_no_secret():
     few, many = (torch.zeros(1, T, 1, 4, dtype=torch.float64) for T in (BLOCK - 1, BLOCK))
-    assert delta.explain(few) == f"loop; native: inputs are float64; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
-    assert delta.explain(many) == "chunk; native: inputs are float64; loop: comes after chunk"
+    assert (
+        delta.explain(few) == f"loop; triton: {NO_GPU}; native: inputs are float64; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
+    )
+    assert delta.explain(many) == f"chunk; triton: {NO_GPU}; native: inputs are float64; loop: comes after chunk"

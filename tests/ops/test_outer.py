@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from ritornello.errors import InputError
 from ritornello.ops.outer import BLOCK, CHUNK, loop, outer
+from ritornello.ops.triton import against
 
+NO_GPU = against("outer", torch.zeros(1))
 FAST = ["chunk"]  # the kernel has tests of its own
 every = pytest.mark.parametrize("impl", [*FAST, "loop"])
 both = pytest.mark.parametrize("decays", ["channel", "head"])
@@ -155,7 +157,10 @@ def test_half_precision_inputs_keep_a_float32_state():
 
 def test_which_implementation_runs_is_no_secret():
     few, many = inputs(BLOCK - 1, (0, 1), torch.float64)[:5], inputs(BLOCK, (0, 1), torch.float64)[:5]
-    assert outer.explain(*few) == f"loop; native: inputs are float64; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
-    assert outer.explain(*many) == "chunk; native: inputs are float64; loop: comes after chunk"
-    with pytest.raises(InputError, match=r"unknown implementation 'chunks'. Did you mean 'chunk'\? Known: chunk, loop, native."):
+    assert (
+        outer.explain(*few)
+        == f"loop; triton: {NO_GPU}; native: inputs are float64; chunk: {BLOCK - 1} steps, fewer than a block of {BLOCK}"
+    )
+    assert outer.explain(*many) == f"chunk; triton: {NO_GPU}; native: inputs are float64; loop: comes after chunk"
+    with pytest.raises(InputError, match=r"unknown implementation 'chunks'. Did you mean 'chunk'\? Known: chunk, loop, native, triton."):
         outer(*many, state=many[0], impl="chunks")

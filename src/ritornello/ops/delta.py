@@ -17,7 +17,7 @@ both terms apart, it makes each chunk a linear map of the state, so that only th
 import torch
 from torch import Tensor
 
-from ritornello.ops.op import Implementation, Op, native
+from ritornello.ops.op import Implementation, Op, native, triton
 from ritornello.ops.outer import CHUNK, by_channel, by_head, chunks, documents, few_steps
 
 
@@ -73,4 +73,6 @@ def chunk(
     return y.flatten(2, 3)[:, :, :T].transpose(1, 2), S
 
 
-delta = Op("delta", {"native": native("delta"), "chunk": Implementation(chunk, few_steps), "loop": Implementation(loop)})
+delta = Op(
+    "delta", {"triton": triton("delta"), "native": native("delta"), "chunk": Implementation(chunk, few_steps), "loop": Implementation(loop)}
+)

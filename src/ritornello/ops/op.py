@@ -31,6 +31,7 @@ class Implementation:
 
     run: Callable[..., tuple[Tensor, Any]] | str  # the function, or "module:name", imported at first use
     against: Callable[..., str | None] = always  # inputs -> why `auto` passes it over; None if it would do
+    narrow: bool = False  # takes inputs in the dtype they come in and sums in the state's; else they are cast before
 
     def load(self) -> Callable[..., tuple[Tensor, Any]]:
         if not isinstance(self.run, str):
@@ -45,12 +46,26 @@ def native(name: str, module: str = "native") -> Implementation:
     def against(*inputs: Tensor | None) -> str | None:
         return importlib.import_module("ritornello.ops.native").against(*inputs)
 
-    def run(*arguments: Tensor | None) -> tuple[Tensor, Any]:
-        if (reason := against(*arguments)) is not None:
+    def run(*arguments: Any) -> tuple[Tensor, Any]:
+        if (reason := against(*arguments[:-2])) is not None:  # all but state and reset
             raise InputError(f"{name}: the native kernel cannot run here: {reason}; leave the choice to auto")
         return getattr(importlib.import_module(f"ritornello.ops.{module}"), name)(*arguments)
 
     return Implementation(run, against)
+
+
+def triton(name: str) -> Implementation:
+    """The kernel of that name on a GPU; nothing is imported for it where there is none. InputError if it is made to run where it cannot."""
+
+    def against(*inputs: Tensor | None) -> str | None:
+        return importlib.import_module("ritornello.ops.triton").against(name, *inputs)
+
+    def run(*arguments: Tensor | None) -> tuple[Tensor, Any]:
+        if (reason := against(*arguments)) is not None:
+            raise InputError(f"{name}: the GPU's kernel cannot run here: {reason}; leave the choice to auto")
+        return getattr(importlib.import_module("ritornello.ops.triton"), name)(*arguments)
+
+    return Implementation(run, against, narrow=True)
 
 
 class Op:
@@ -68,19 +83,29 @@ class Op:
         first = inputs[0]
         assert first is not None, f"{self.name}: the first input cannot be absent"
         dtype = next(leaf.dtype for _, leaf in named_leaves(state) if leaf.is_floating_point())
-        inputs = tuple(None if tensor is None else tensor.to(dtype) for tensor in inputs)
-        run = self.implementations[self.choose(*inputs, impl=impl)].load()
+        chosen, inputs = self._pick(inputs, impl, dtype)
+        run = self.implementations[chosen].load()
         with torch.autocast(first.device.type, enabled=False):
             y, state = run(*inputs, state, reset)
         return y.to(first.dtype), state
 
     def choose(self, *inputs: Tensor | None, impl: str = "auto") -> str:
         """The name of the implementation that would run. InputError if `impl` is not one of ours."""
-        if impl == "auto":
-            return next(name for name, each in self.implementations.items() if each.against(*inputs) is None)
-        if impl not in self.implementations:
+        return self._pick(inputs, impl, None)[0]
+
+    def _pick(self, inputs: tuple[Tensor | None, ...], impl: str, dtype: torch.dtype | None) -> tuple[str, tuple[Tensor | None, ...]]:
+        """That name, and the inputs as it takes them: cast to `dtype`, of the accumulators, unless it is narrow and they are float32."""
+        if impl != "auto" and impl not in self.implementations:
             raise unknown("implementation", impl, self.implementations)
-        return impl
+        cast: tuple[Tensor | None, ...] | None = None
+        for name, each in self.implementations.items():
+            taken = inputs
+            if dtype is not None and not (each.narrow and dtype == torch.float32):
+                cast = cast or tuple(None if tensor is None else tensor.to(dtype) for tensor in inputs)
+                taken = cast
+            if impl == name or (impl == "auto" and each.against(*taken) is None):
+                return name, taken
+        raise AssertionError(f"{self.name}: its loop, the last implementation, must take everything")
 
     def explain(self, *inputs: Tensor | None) -> str:
         """One line, such as "chunk; loop: comes after chunk"."""

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ritornello.ops.op import Implementation, Op, native
+from ritornello.ops.op import Implementation, Op, native, triton
 
 BLOCK = 16
 CHUNK = 2 * BLOCK
@@ -121,4 +121,6 @@ def few_steps(q: Tensor, *rest: Tensor | None) -> str | None:
     return f"{q.shape[1]} steps, fewer than a block of {BLOCK}" if q.shape[1] < BLOCK else None
 
 
-outer = Op("outer", {"native": native("outer"), "chunk": Implementation(chunk, few_steps), "loop": Implementation(loop)})
+outer = Op(
+    "outer", {"triton": triton("outer"), "native": native("outer"), "chunk": Implementation(chunk, few_steps), "loop": Implementation(loop)}
+)
