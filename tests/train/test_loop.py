@@ -5,15 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from ritornello.data.batches import Batches
 from ritornello.data.tokens import Tokens
 from ritornello.errors import InputError
 from ritornello.mixers import mixer
 from ritornello.model import LM, LMConfig
+from ritornello.train import optimizers
 from ritornello.train.loop import Diverged, TrainConfig, Trainer
 from ritornello.train.losses import NextToken
-from ritornello.train.optimizers import Optimizers, groups, rate
+from ritornello.train.optimizers import Muon, Optimizers, groups, rate
 
 
 def corpus() -> Tokens:
@@ -123,6 +125,25 @@ def test_matrices_go_to_muon_and_the_rest_keeps_its_weight():
     one.step(0.1)
     for name, weight in model.named_parameters():  # with no gradient only decay is left: matrices shrink, the rest stays
         torch.testing.assert_close(weight.detach(), before[name] * (0.95 if name in matrices else 1.0))
+
+
+def test_muon_moves_matrices_as_torch_does_however_many_go_together(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(32, 32), (48, 32), (32, 48), (32, 32), (48, 32)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    for threads, together in ((1, 2**20), (2, 2**20), (2, 2000), (2, 1)):
+        monkeypatch.setattr(optimizers, "TOGETHER", together)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        ours, torchs = ([nn.Parameter(x.clone()) for x in start] for _ in range(2))
+        pair = Muon(ours, 0.3), torch.optim.Muon(torchs, lr=0.0, weight_decay=0.3, adjust_lr_fn="match_rms_adamw")
+        for _ in range(3):
+            for a, b in zip(ours, torchs, strict=True):
+                a.grad = b.grad = torch.randn(a.shape, generator=generator)
+            for one in pair:
+                one.param_groups[0]["lr"] = 0.1
+                one.step()
+        for a, b, x in zip(ours, torchs, start, strict=True):
+            assert (a - b).norm() < 2e-2 * (b - x).norm()  # orthogonalised in bfloat16
 
 
 def test_rates_rise_and_fall_as_said():

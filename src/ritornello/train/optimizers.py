@@ -1,12 +1,12 @@
 """Which optimiser moves which weight, and how the rate changes over a run.
 
-Matrices go to Muon (Jordan et al. 2024; torch's own, its update scaled to AdamW's size as in Liu et al. 2025,
-arXiv:2502.16982, so that one rate serves both) or to AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
+Matrices go to Muon (Jordan et al. 2024, its update scaled to AdamW's size as in Liu et al. 2025, arXiv:2502.16982, so that one
+rate serves both) or to AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 Embeddings, heads, norms, biases and a mixer's `plain` parameters go to AdamW without weight decay.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ritornello.mixers.base import Mixer
 
 Schedule = Literal["cosine", "linear", "wsd"]
+TOGETHER = 2**20  # numbers of the matrices that are orthogonalised at once; larger ones are shared well enough by themselves
 
 
 def groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
@@ -32,8 +33,7 @@ class Optimizers:
         matrices, rest = groups(model)
         self.parts: list[tuple[torch.optim.Optimizer, dict[str, nn.Parameter]]] = []
         if matrices and kind == "muon":
-            muon = torch.optim.Muon(list(matrices.values()), lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-            self.parts.append((muon, matrices))
+            self.parts.append((Muon(list(matrices.values()), weight_decay), matrices))
         elif matrices:
             self.parts.append((_adamw(matrices, weight_decay), matrices))
         self.parts.append((_adamw(rest, 0.0), rest))
@@ -61,6 +61,61 @@ class Optimizers:
             for name, weight in named.items():
                 own = {key.removeprefix(f"{name}."): value for key, value in memory.items() if key.rpartition(".")[0] == name}
                 optimizer.state[weight].update(own)
+
+
+class Muon(torch.optim.Optimizer):
+    """The momentum of each matrix, its singular values brought near 1, moves that matrix.
+
+        M <- 0.95 M + 0.05 G      W <- (1 - lr decay) W - 0.2 lr sqrt(longer side) orthogonal(0.05 G + 0.95 M)
+
+    As torch.optim.Muon, but where there are threads to share the work, small matrices of one shape are orthogonalised together: each by
+    itself is too small to be cut.
+    """
+
+    def __init__(self, weights: list[nn.Parameter], weight_decay: float):
+        super().__init__(weights, {"lr": 0.0, "weight_decay": weight_decay, "momentum": 0.95})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            for weight in group["params"]:
+                alike.setdefault(weight.shape, []).append(weight)
+            for shape, weights in alike.items():
+                most = max(1, TOGETHER // shape.numel()) if torch.get_num_threads() > 1 else 1
+                for first in range(0, len(weights), most):
+                    self._move(weights[first : first + most], group)
+
+    def _move(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """These, which have one shape."""
+        updates = []
+        for weight in weights:
+            assert weight.grad is not None, "every matrix takes part in every step"
+            memory = self.state[weight]
+            if "momentum_buffer" not in memory:
+                memory["momentum_buffer"] = torch.zeros_like(weight)
+            averaged = memory["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
+            updates.append(weight.grad.lerp(averaged, group["momentum"]).bfloat16())
+        scale = 0.2 * group["lr"] * math.sqrt(max(weights[0].shape))
+        moves = orthogonal(torch.stack(updates)) if len(updates) > 1 else [orthogonal(updates[0])]
+        for weight, update in zip(weights, moves, strict=True):
+            weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-scale)
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """Matrices (N, A, B), or one (A, B), with all singular values brought near 1, by five steps of X <- a X + b (X X') X + c (X X')^2 X.
+
+    The coefficients are Jordan et al.'s: large values rise fast and end anywhere in 0.7 .. 1.2, which serves as well as 1.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    add = torch.addmm if x.dim() == 2 else torch.baddbmm
+    tall = x.shape[-2] > x.shape[-1]
+    y = x.mT if tall else x
+    y = y / y.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    for _ in range(5):
+        gram = y @ y.mT
+        y = add(y, add(gram, gram, gram, beta=b, alpha=c), y, beta=a)
+    return y.mT if tall else y
 
 
 def _adamw(named: dict[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
