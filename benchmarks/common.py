@@ -13,21 +13,23 @@ A row is one figure with what a reader needs to judge it:
     row        "S1" as in benchmarks/targets.py; a word after it ("S13 context") for what feeds a plot or is told beside a target
     what       what was timed, in words
     against    the other side, where there is one: "loop", "attention", "onnxruntime int8"
-    ratio      how many times longer the other takes; or share (of a bandwidth or peak, 1 = all), error (relative norm), ...
+    ratio      how many times longer the other takes; or share (of a bandwidth, a peak, the other's time: 1 = all), error (relative norm)
     setting    the other side's configuration, where it has any: {"gemm": "onednn", "precision": "bfloat16"}
     threads    set by `main` unless the row has it
 
 and fields that tell rows of one name apart. Those that targets and plots read:
 
-    S1-S5, S19   T, head_dim; S5 also precision ("float32", "bfloat16"); S19 also of ("outputs", "gate gradient")
+    S1-S4, S19   T, head_dim; S19 also of ("outputs", "gate gradient")
+    S5           T, precision ("float32", "bfloat16"), share = our layer's time over attention's
     S6           direction ("forward", "backward"), kept_memory (malloc set as in training: true, false)
     S7 step      mixer; S16 mixer ("DeltaNet", ...); S15 mixer ("sLSTM", "GRU"), B
     S8, S9       precision, S9 also compiled (true, false)
     S10          ours, against
     S11, S14     weights ("float32", "bfloat16", "int8"), B;  S12, S14 size ("10M", "100M")
-    S13          weights, context (1000, 8000);  S13 position: weights, position, ratio = time there over time at the beginning
+    S13          weights, context (1000, 8000)
+    S13 position weights, position, ratio = time there over time at the beginning
     S13 context  who ("float32", "int8", "Llama"), context, tokens_per_second
-    S18          mixer;  S18 plot: mixer, T, ms_a_token
+    S18          mixer, ratio = ms a token at T=8192 over T=512;  S18 plot: mixer, T, ms_a_token
     profile      when ("before", "after"), precision, part ("matrix products", ...), ms of one step
 """
 
@@ -127,5 +129,6 @@ def main(module: str, about: str | None, parts: dict[str, Part], rounds: int = 7
         for row in part(options):
             print(row, flush=True)
             rows.append({"topic": topic, "part": name} | row | {"threads": row.get("threads", options.threads)})
-        if options.keep:
+        if options.keep and rows:
             document.keep(rows, made_by)
+            print(*document.check(), sep="\n", flush=True)
