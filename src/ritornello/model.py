@@ -144,8 +144,12 @@ class LM(nn.Module):
     def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Logits (B, T, vocab) for the token after each, and the state after the last."""
         x, state = self.features(tokens, state, reset)
-        logits, cap = self.head(x), self.config.softcap
-        return (logits if cap is None else cap * torch.tanh(logits / cap)), state
+        return self.logits(x), state
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Normed features (..., D) to logits (..., vocab)."""
+        logits, cap = self.head(features), self.config.softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     @property
     def causal(self) -> bool:
