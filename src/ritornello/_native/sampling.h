@@ -60,19 +60,21 @@ class Sampler {
         std::iota(ids.begin(), ids.end(), 0);
         const auto first = ids.begin();
         const auto likelier = [this](int64_t a, int64_t b) { return weights[a] != weights[b] ? weights[a] > weights[b] : a < b; };
+        const auto order = [&](int64_t from, int64_t to, int64_t end) {  // the likeliest of [from, end) to [from, to)
+            if (to - from <= FEW) return std::partial_sort(first + from, first + to, first + end, likelier);
+            std::nth_element(first + from, first + to, first + end, likelier);
+            std::sort(first + from, first + to, likelier);
+        };
         const int64_t most = std::min(V, c.top_k);
         int64_t count = most, sorted = 0;
-        if (most < V) {
-            std::partial_sort(first, first + most, ids.end(), likelier);
-            sorted = most;
-        }
+        if (most < V) order(0, sorted = most, V);
         if (c.top_p < 1) {
             double all = 0, mass = 0;
             for (int64_t i = 0; i < most; ++i) all += weights[ids[i]];
             for (count = 0; count < most && mass < c.top_p * all; mass += weights[ids[count++]])
                 if (count == sorted) {
                     sorted = std::min(most, std::max(FEW, 8 * sorted));
-                    std::partial_sort(first + count, first + sorted, first + most, likelier);
+                    order(count, sorted, most);
                 }
         }
         if (sorted) std::sort(first, first + count);

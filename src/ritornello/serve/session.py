@@ -82,6 +82,14 @@ def stream(
     return _stream(session, temperature, top_k, top_p, max_tokens, stop)
 
 
+def tokens(
+    session: Session, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, max_tokens: int, stop: int | None
+) -> Iterator[int]:
+    """The tokens of `stream` without the sessions between: a native engine draws and feeds 16 in a call."""
+    _check(temperature, top_k, top_p, max_tokens)
+    return _tokens(session, temperature, top_k, top_p, max_tokens, stop)
+
+
 def text_stream(
     session: Session,
     tokenizer: Tokenizer,
@@ -96,16 +104,15 @@ def text_stream(
 
     A character whose bytes lie in several tokens comes with the last of them. Bytes that are not UTF-8 become U+FFFD, also
     those of a character that the end cuts off. Special ids give no text, and a special token's name in the prompt is text.
-    Exact if the tokenizer is lossless. A native engine writes 16 tokens at a time. Raises InputError as `stream`, and if model and
-    tokenizer differ in size.
+    Exact if the tokenizer is lossless. Raises InputError as `stream`, and if model and tokenizer differ in size.
     """
     if len(session.logits) != tokenizer.size:
         raise InputError(
             f"the model knows {len(session.logits)} ids, the tokenizer {tokenizer.size}; use the tokenizer the model was trained with"
         )
     session = session.feed(tokenizer.encode(prompt))
-    _check(temperature, top_k, top_p, max_tokens)
-    return _text(_written(session, temperature, top_k, top_p, max_tokens, tokenizer.eos), tokenizer.token_bytes)
+    drawn = tokens(session, temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, stop=tokenizer.eos)
+    return _text(drawn, tokenizer.token_bytes)
 
 
 def _generator(seed: int, count: int) -> torch.Generator:
@@ -139,8 +146,10 @@ def _stream(
         yield token, session
 
 
-def _written(session: Session, temperature: float, top_k: int | None, top_p: float | None, max_tokens: int, stop: int) -> Iterator[int]:
-    """The tokens of `_stream`, many in a call of a native engine. Where that draws fewer, `sample` finds the end or says what is wrong."""
+def _tokens(
+    session: Session, temperature: float, top_k: int | None, top_p: float | None, max_tokens: int, stop: int | None
+) -> Iterator[int]:
+    """Where a native engine draws fewer than asked for, `sample` finds the end or says what is wrong."""
     while isinstance(engine := session.engine, NativeEngine) and max_tokens > 0:
         places = range(session.count, session.count + min(AHEAD, max_tokens))
         uniforms = [float(torch.rand((), dtype=torch.float64, generator=_generator(session.seed, place))) for place in places]
