@@ -1,4 +1,4 @@
-"""A whole training step: S8, S9, S10, S18, peak memory, and what data and log cost.
+"""A whole training step: S8, S9, S10, where its time goes, and what data and log cost.
 
     python -m benchmarks.training_step [--only S8] [--rounds 7] [--quick] [--compile] [--threads 2] [--keep]
 
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks import common
+from benchmarks import common, step_parts
 from benchmarks.document import ROOT
 from ritornello.data.batches import Batch, Batches
 from ritornello.data.tokens import Tokens
@@ -34,6 +34,7 @@ from ritornello.provenance import peak_memory
 from ritornello.train.loop import TrainConfig, Trainer
 from ritornello.train.losses import NextToken
 
+WARM = 3  # steps before those that count
 SIZES = {"10M": {"vocab": 8192, "dim": 256, "layers": 10}, "100M": {"vocab": 16384, "dim": 768, "layers": 12}}
 TUNED = {"gemm": "auto", "keep_memory": True, "precision": "bfloat16"}
 TIMED = {"gemm": "auto", "keep_memory": True, "optimizer": "adamw"}
@@ -91,13 +92,15 @@ def batches(vocab: int, batch: int, length: int, pieces: int = 64) -> Batches:
 
 
 def work(spec: dict[str, Any]) -> None:
-    """A step for each line read; answers with its seconds and its loss, and at the end of the input with the peak of memory."""
+    """A step for each line read; answers with its seconds and its loss, at the end with the peak of memory and a step's parts."""
     torch.set_num_threads(spec["threads"])
     clock = time.process_time if spec["threads"] == 1 else time.perf_counter
     if spec.get("keep_memory"):
         keep_freed_memory()
     gemm = spec.get("gemm", "torch")
     torch.manual_seed(0)
+    if "profiled" in spec:
+        step_parts.name_them()
     steps = (plain_steps if spec["kind"] == "plain" else our_steps)(spec)
     with matrix_products(fastest_gemm(spec["threads"]) if gemm == "auto" else gemm) as by:
         print(json.dumps({"gemm": by}), flush=True)
@@ -105,15 +108,17 @@ def work(spec: dict[str, Any]) -> None:
             before = clock()
             loss = next(steps)
             print(json.dumps({"seconds": clock() - before, "loss": loss}), flush=True)
-    print(json.dumps({"peak_memory": peak_memory()}), flush=True)
+        parts = step_parts.seconds(steps, spec["profiled"]) if "profiled" in spec else {}
+    print(json.dumps({"peak_memory": peak_memory(), "parts": parts}), flush=True)
 
 
 def our_steps(spec: dict[str, Any]) -> Iterator[float]:
     train = TrainConfig(
         steps=10**6, batch=spec["batch"], length=spec["length"], threads=spec["threads"], optimizer=spec.get("optimizer", "muon"),
         precision=spec.get("precision", "float32"), carry=not mixer(spec["kind"]).grows, loss_chunk=spec.get("loss_chunk"),
+        impl=spec.get("impl", "auto"),
     )  # fmt: skip
-    loss: Any = NextToken(LM(model_config(spec["kind"], spec["size"])), train.loss_chunk)
+    loss: Any = NextToken(LM(model_config(spec["kind"], spec["size"]), train.impl), train.loss_chunk)
     if spec.get("compiled"):
         loss.compile()
     trainer = Trainer(loss, batches(spec["size"]["vocab"], train.batch, train.length), train)
@@ -159,16 +164,16 @@ class Candidate:
 
     @property
     def seconds(self) -> float:
-        """The median step, the first not counted."""
-        return statistics.median(self.took[1:])
+        """The median step, those not counted in which the process's memory is still growing."""
+        return statistics.median(self.took[WARM:])
 
-    def end(self) -> int:
-        """Bytes held at most."""
+    def end(self) -> dict[str, Any]:
+        """peak_memory, the bytes held at most; and the seconds of a step's parts if the candidate was to look at them."""
         assert self.process.stdin is not None
         self.process.stdin.close()
-        peak = self._read()["peak_memory"]
+        found = self._read()
         self.process.wait()
-        return peak
+        return found
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -179,9 +184,9 @@ class Candidate:
 
 
 def race(rounds: int, **specs: dict[str, Any]) -> dict[str, Candidate]:
-    """All candidates, a step each in turn, the first round not counted; ended."""
+    """All candidates, a step each in turn; ended."""
     runners = {name: Candidate(**spec) for name, spec in specs.items()}
-    for _ in range(rounds + 1):
+    for _ in range(WARM + rounds):
         for runner in runners.values():
             runner.step()
     for runner in runners.values():
@@ -290,44 +295,15 @@ def s10(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
                 yield {"row": "S10", "what": f"{name} HGRN2", "ours": name, "against": other, "ratio": ratio, "gemm": each.gemm}
 
 
-def s18(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
-    """Cost a token of long pieces over that of short ones, the same rows."""
-    long, size = (512, {**shape["size"], "layers": 2}) if options.quick else (8192, {**shape["size"], "layers": 4})
-    for kind in ("hgrn2", "mamba", "lstm", "attention"):
-        base = shape | TIMED | {"kind": kind, "size": size, "batch": 2}
-        found = race(max(1, options.rounds // 2), long=base | {"length": long}, short=base | {"length": long // 16})
-        ratio = found["long"].seconds / 16 / found["short"].seconds
-        milliseconds = 1000 * found["short"].seconds / (2 * long // 16)
-        yield {
-            "row": "S18",
-            "what": f"{kind}, T={long} over T={long // 16}",
-            "mixer": kind,
-            "ratio": round(ratio, 3),
-            "ms_a_token": round(milliseconds, 4),
-        }
-
-
-def memory(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
-    """Peak bytes of two steps of 4,096 or 8,192 tokens."""
-    sizes = {"small": shape["size"]} if options.quick else SIZES
-    for name, size in sizes.items():
-        for kind in ("hgrn2", "attention"):
-            for length in (64, 256) if options.quick else (512, 8192):
-                for chunk in (None, 512):
-                    spec = {
-                        "threads": 1,
-                        "kind": kind,
-                        "size": size,
-                        "length": length,
-                        "batch": max(1, 4096 // length),
-                        "loss_chunk": chunk,
-                    }
-                    runner = Candidate(**spec)
-                    runner.step(), runner.step()
-                    what = f"peak memory, {name} {kind}, B={spec['batch']} T={length}, " + (
-                        "loss whole" if chunk is None else "loss in chunks"
-                    )
-                    yield {"row": "memory", "what": what, "seconds": round(runner.seconds, 2), "bytes": runner.end()}
+def profile(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
+    """Where a step's time goes: in plain torch with nothing set, and as we train."""
+    for precision in ("float32", "bfloat16"):
+        for when, settings in (("before", {"impl": "chunk"}), ("after", TUNED)):
+            runner = Candidate(**shape | settings | {"kind": "hgrn2", "precision": precision, "profiled": options.rounds})
+            runner.step()
+            for part, seconds in runner.end()["parts"].items():
+                what = f"{part}, a training step of HGRN2, {precision}, {when}"
+                yield {"row": "profile", "what": what, "when": when, "precision": precision, "part": part, "ms": round(1000 * seconds, 2)}
 
 
 def overhead(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict]:
@@ -367,7 +343,7 @@ def shaped(part: Callable[[argparse.Namespace, dict[str, Any]], Iterator[common.
     return run
 
 
-PARTS = {name: shaped(part) for name, part in (("S8", s8_s9), ("S10", s10), ("S18", s18), ("memory", memory), ("overhead", overhead))}
+PARTS = {name: shaped(part) for name, part in (("S8", s8_s9), ("S10", s10), ("profile", profile), ("overhead", overhead))}
 
 if sys.argv[1:2] == ["--worker"]:
     work(json.loads(sys.argv[2]))
