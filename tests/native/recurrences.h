@@ -1,4 +1,4 @@
-// The recurrences of ops/: outer, scan, selective, delta.
+// The recurrences of ops/: outer, scan, selective, softmax_scan, delta.
 #pragma once
 
 #include "check.h"
@@ -7,7 +7,7 @@
 
 struct Outer {
     int64_t B, T, H, K, V, G, read_first, threads;
-    const float *q, *k, *v, *a;
+    const float *q, *k, *v, *g;
     const uint8_t* reset;
 };
 extern "C" void ritornello_outer_forward(const Outer*, const float* S, float* y, float* end);
@@ -18,9 +18,10 @@ static void outer(const Size& n, int64_t G, bool read_first) {
     const int64_t heads = n.B * n.T * n.H, states = n.B * n.H * n.K * n.V;
     Floats q = uniform(heads * n.K, -1, 1), k = uniform(heads * n.K, -1, 1), v = uniform(heads * n.V, -1, 1), a = uniform(heads * G, 0.1f, 1);
     Floats S = uniform(states, -1, 1), y(heads * n.V), end(states), dy = uniform(heads * n.V, -1, 1), d_end = uniform(states, -1, 1);
-    Floats dq(heads * n.K), dk(heads * n.K), dv(heads * n.V), dg(heads * n.K), dS(states);
+    Floats g(heads * G), dq(heads * n.K), dk(heads * n.K), dv(heads * n.V), dg(heads * n.K), dS(states);
+    for (int64_t i = 0; i < heads * G; ++i) g[i] = std::log(a[i]);
     const Resets resets(n.B * n.T, n.resets);
-    const Outer call{n.B, n.T, n.H, n.K, n.V, G, read_first, n.threads, q, k, v, a, resets.room.get()};
+    const Outer call{n.B, n.T, n.H, n.K, n.V, G, read_first, n.threads, q, k, v, g, resets.room.get()};
     ritornello_outer_forward(&call, S, y, end);
     ritornello_outer_backward(&call, S, end, dy, d_end, dq, dk, dv, dg, dS);
 
@@ -130,6 +131,55 @@ static void selective(const Size& n, int64_t D, int64_t N) {
     compare("dx", dx, gradients.of(X)), compare("ddt", ddt, gradients.of(Dt)), compare("dh", dh, gradients.of(first));
     compare("dA", over_parts(d_rates, N * D), gradients.of(A)), compare("db", over_parts(db, shared), gradients.of(B));
     compare("dc", over_parts(dc, shared), gradients.of(C));
+}
+
+// ---- softmax_scan --------------------------------------------------------------------------------------------------------------------
+
+struct SoftmaxScan {
+    int64_t B, T, N, threads;
+    const float *s, *v, *w, *u, *m, *num, *den;
+    const uint8_t* reset;
+};
+extern "C" void ritornello_softmax_scan_forward(const SoftmaxScan*, float* y, float* m, float* num, float* den, float* kept);
+extern "C" void ritornello_softmax_scan_backward(const SoftmaxScan*, const float* kept, const float* y, const float* dy, float* ds, float* dv,
+                                                 float* dw, float* du, float* dm, float* dnum, float* dden);
+
+static void softmax_scan(const Size& n, int64_t N, bool fading, bool bonus) {
+    const int64_t all = n.B * n.T * N, states = n.B * N;
+    Floats s = uniform(all, -3, 3), v = uniform(all, -1, 1), w = uniform(fading ? N : 0, 0, 2), u = uniform(bonus ? N : 0, -1, 1);
+    Floats m = uniform(states, -3, 3), num = uniform(states, -1, 1), den = uniform(states, 1, 2);
+    Floats y(all), end_m(states), end_num(states), end_den(states), kept(n.B * ((n.T + 31) / 32) * 3 * N);
+    Floats dy = uniform(all, -1, 1), dm = uniform(states, -1, 1), dnum = uniform(states, -1, 1), dden = uniform(states, -1, 1);
+    Floats ds(all), dv(all), dw(states), du(states);
+    const Resets resets(n.B * n.T, n.resets);
+    const SoftmaxScan call{n.B, n.T, N, n.threads, s, v, w, u, m, num, den, resets.room.get()};
+    ritornello_softmax_scan_forward(&call, y, end_m, end_num, end_den, kept);
+
+    const Numbers S = leaves(s), V = leaves(v), W = leaves(w), U = leaves(u), first[] = {leaves(m), leaves(num), leaves(den)};
+    Numbers last[] = {first[0], first[1], first[2]}, Y;
+    for (int64_t token = 0; token < n.B * n.T; ++token)
+        for (int64_t i = 0; i < N; ++i) {
+            const size_t here = size_t(token * N + i), held = size_t(token / n.T * N + i);
+            Number &top = last[0][held], &above = last[1][held], &below = last[2][held];
+            if (resets.cut(token)) top = -1e30, above = 0, below = 0;
+            if (bonus) {
+                const Number logit = U[size_t(i)] + S[here], most = maximum(top, logit), past = exp(top - most), own = exp(logit - most);
+                Y.push_back((past * above + own * V[here]) / (past * below + own));
+            }
+            const Number faded = fading ? top - W[size_t(i)] : top;
+            top = maximum(faded, S[here]);
+            const Number keep = exp(faded - top), write = exp(S[here] - top);
+            above = keep * above + write * V[here], below = keep * below + write;
+            if (!bonus) Y.push_back(above / below);
+        }
+    compare("y", y, Y), compare("m", end_m, last[0]), compare("num", end_num, last[1]), compare("den", end_den, last[2]);
+    Gradients gradients;
+    gradients.seed(Y, dy), gradients.seed(last[0], dm), gradients.seed(last[1], dnum), gradients.seed(last[2], dden), gradients.spread();
+    ritornello_softmax_scan_backward(&call, kept, y, dy, ds, dv, dw, du, dm, dnum, dden);
+    compare("ds", ds, gradients.of(S)), compare("dv", dv, gradients.of(V)), compare("dm", dm, gradients.of(first[0]));
+    compare("dnum", dnum, gradients.of(first[1])), compare("dden", dden, gradients.of(first[2]));
+    if (fading) compare("dw", over_parts(dw, N), gradients.of(W));
+    if (bonus) compare("du", over_parts(du, N), gradients.of(U));
 }
 
 // ---- delta ---------------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ritornello.ops.selective import selective
 
 pytestmark = pytest.mark.skipif(not isinstance(library(), ctypes.CDLL), reason=str(library()))
 
-lengths = st.sampled_from([0, 1, 2, 3, 4, 5, 31, 32, 33, 67])
+lengths = st.sampled_from([0, 1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 67])
 widths = st.sampled_from([1, 3, 8, 16, 33, 70])
 shares = st.sampled_from([None, 0.0, 0.1, 1.0])
 gates = st.sampled_from([(0.0, 1.0), (-14.0, 1.0), (14.0, 1.0), (0.0, 6.0)])  # the mean and spread of the logits: 1e-6 and 1 - 1e-6 too
@@ -105,6 +105,30 @@ def test_threads_change_no_bit(threads):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@pytest.mark.parametrize("bonus", [False, True])
+@pytest.mark.parametrize("one", [False, True])
+def test_gates_at_their_very_ends(one, bonus):
+    """Open, shut, and shut for ever, by turns: within a chunk and across many."""
+    B, T, H, K, V = 2, 50, 2, 9, 20
+    ends = torch.tensor([0.0, -1e-6, -100.0, -torch.inf], dtype=torch.float64)
+    g = ends[torch.multinomial(torch.tensor([0.6, 0.2, 0.1, 0.1]), B * T * H * (1 if one else K), replacement=True)].view(B, T, H, -1)
+    inputs = (normal(B, T, H, K), normal(B, T, H, K), normal(B, T, H, V), g, normal(H, K) if bonus else None)
+    compare(outer, inputs, normal(B, H, K, V), resets(0.05, B, T), gate=5)
+
+
+@pytest.mark.parametrize("T", [2, 16, 40])
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_no_token_sees_a_broken_value_to_come(T, value):
+    """Infinite or no number: it breaks what reads it, as in the loop, and nothing before it or beside it."""
+    q, k, v, S = (torch.randn(*shape) for shape in ((1, T, 1, 8), (1, T, 1, 8), (1, T, 1, 40), (1, 1, 8, 40)))
+    g = -torch.rand_like(q)
+    v[:, T // 2, :, 3] = value
+    (y, end), (wanted, wanted_end) = (outer(q, k, v, g, None, state=S, impl=impl) for impl in ("native", "loop"))
+    torch.testing.assert_close(y, wanted, equal_nan=True, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(end, wanted_end, equal_nan=True, rtol=1e-4, atol=1e-4)
+    assert y[:, : T // 2].isfinite().all()
+
+
 def test_inputs_may_lie_anyhow():
     """Transposed, expanded and sliced inputs, and gradients that are expanded, give what contiguous ones give."""
     q = torch.randn(2, 3, 9, 8).transpose(1, 2)
@@ -147,7 +171,7 @@ def test_what_the_kernels_cannot_do_is_said():
     assert "native: inputs are on meta" in outer.explain(*meta, None)
 
 
-@pytest.mark.parametrize("name", ["outer", "scan", "selective", "delta"])
+@pytest.mark.parametrize("name", ["outer", "scan", "selective", "softmax_scan", "delta"])
 def test_operators_are_sound(name):
     """torch's own checks of a custom operator: schema, fake tensors, autograd registration, compile."""
     B, T, H, K = 1, 5, 2, 4
@@ -158,6 +182,7 @@ def test_operators_are_sound(name):
         "outer": (*keys[:3], -keys[3].detach().abs(), torch.randn(B, H, K, K), None, False),
         "scan": (keys[0].detach().sigmoid().requires_grad_(), keys[1], torch.randn(B, H, K), None, False),
         "selective": (x, dt, -torch.rand(3, 8), *vectors, torch.zeros(B, 3, 8), None),
+        "softmax_scan": (*keys[:2], torch.rand(H, K), torch.randn(H, K), *(torch.rand(B, H, K) for _ in range(3)), None),
         "delta": (*keys, -torch.rand(B, T, H, 1), torch.randn(B, H, K, K), None),
     }  # fmt: skip
     import ritornello.ops.native_scans  # noqa: F401

@@ -15,7 +15,7 @@ from ritornello._native.library import library
 
 class _Outer(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("B", "T", "H", "K", "V", "G", "read_first", "threads")] + [
-        (name, ctypes.c_void_p) for name in ("q", "k", "v", "a", "reset")
+        (name, ctypes.c_void_p) for name in ("q", "k", "v", "g", "reset")
     ]
 
 
@@ -43,9 +43,9 @@ def outer(q: Tensor, k: Tensor, v: Tensor, g: Tensor, u: Tensor | None, S: Tenso
     return (y if u is None else y + (q * u * k).sum(-1, keepdim=True) * v), S
 
 
-def _arguments(q: Tensor, k: Tensor, v: Tensor, a: Tensor, reset: Tensor | None, read_first: bool) -> _Outer:
-    (B, T, H, K), (V, G) = q.shape, (v.shape[-1], a.shape[-1])
-    return _Outer(B, T, H, K, V, G, read_first, torch.get_num_threads(), *map(_pointer, (q, k, v, a, reset)))
+def _arguments(q: Tensor, k: Tensor, v: Tensor, g: Tensor, reset: Tensor | None, read_first: bool) -> _Outer:
+    (B, T, H, K), (V, G) = q.shape, (v.shape[-1], g.shape[-1])
+    return _Outer(B, T, H, K, V, G, read_first, torch.get_num_threads(), *map(_pointer, (q, k, v, g, reset)))
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
@@ -54,10 +54,10 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 @torch.library.custom_op("ritornello::outer", mutates_args=())
 def _outer(q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, reset: Tensor | None, read_first: bool) -> tuple[Tensor, Tensor]:
-    q, k, v, a, S = (each.contiguous() for each in (q, k, v, g.exp(), S))
+    q, k, v, g, S = (each.contiguous() for each in (q, k, v, g, S))
     reset = None if reset is None else reset.contiguous()
     y, end = torch.empty_like(v), torch.empty_like(S)
-    arguments = _arguments(q, k, v, a, reset, read_first)
+    arguments = _arguments(q, k, v, g, reset, read_first)
     library().ritornello_outer_forward(ctypes.byref(arguments), *map(ctypes.c_void_p, map(_pointer, (S, y, end))))  # type: ignore[union-attr]
     return y, end
 
@@ -71,10 +71,10 @@ def _(q, k, v, g, S, reset, read_first):
 def _outer_backward(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor, reset: Tensor | None, read_first: bool, end: Tensor, dy: Tensor, d_end: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, a, S, end, dy, d_end = (each.contiguous() for each in (q, k, v, g.exp(), S, end, dy, d_end))
+    q, k, v, g, S, end, dy, d_end = (each.contiguous() for each in (q, k, v, g, S, end, dy, d_end))
     reset = None if reset is None else reset.contiguous()
     dq, dk, dv, dg, dS = (torch.empty_like(each) for each in (q, k, v, q, S))
-    arguments = _arguments(q, k, v, a, reset, read_first)
+    arguments = _arguments(q, k, v, g, reset, read_first)
     pointers = map(ctypes.c_void_p, map(_pointer, (S, end, dy, d_end, dq, dk, dv, dg, dS)))
     library().ritornello_outer_backward(ctypes.byref(arguments), *pointers)  # type: ignore[union-attr]
     return dq, dk, dv, dg if g.shape[-1] > 1 else dg.sum(-1, keepdim=True), dS
