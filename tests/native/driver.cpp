@@ -20,6 +20,7 @@ int main() {
         run("outer", n, [&](const Size& n) { outer(n, same ? 1 : n.K, other); });
         run("scan", n, [&](const Size& n) { scan(n, other ? 2 * n.V : n.V, same, other); });
         run("selective", n, [&](const Size& n) { selective(n, n.V, 1 + n.K % 5); });
+        run("softmax_scan", n, [&](const Size& n) { softmax_scan(n, n.V, same, other); });
         run("delta", n, [&](const Size& n) { delta(n, same ? 1 : n.K); });
         run("generate", n, generate);
         run("vocabulary", n, [&](const Size& n) { vocabulary(n, same, other); });

@@ -1,13 +1,19 @@
 """The softmax recurrence: the loop against softmax written out, the scan against the loop."""
 
+import ctypes
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ritornello._native.library import library
 from ritornello.ops.softmax_scan import NONE, State, softmax_scan
 
-both = pytest.mark.parametrize("impl", softmax_scan.implementations)
+both = pytest.mark.parametrize("impl", ["chunk", "loop"])
+needs_kernel = pytest.mark.skipif(not isinstance(library(), ctypes.CDLL), reason=str(library()))
+NATIVE = pytest.param("native", marks=needs_kernel)
+every = pytest.mark.parametrize("impl", ["chunk", "loop", NATIVE])
 
 
 def inputs(T, fading, bonus, scale=1.0, shared=False, dtype=torch.float64):
@@ -80,7 +86,25 @@ def test_float64_equals_the_loop(T, fading, bonus, share, scale, shared):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9 * max([1.0, *wanted.abs().flatten().tolist()]))
 
 
-@both
+@needs_kernel
+@given(
+    T=st.sampled_from([0, 1, 2, 31, 32, 33, 70]),
+    fading=st.sampled_from([None, 1e-6, 0.5, 13.8, 1e3]),
+    bonus=st.booleans(),
+    share=st.sampled_from([None, 0.0, 0.1, 0.9]),
+    scale=st.sampled_from([1.0, 60.0, 1e4]),
+    shared=st.booleans(),
+)
+def test_the_kernel_equals_the_float64_loop(T, fading, bonus, share, scale, shared):
+    tensors, reset = [None if each is None else each.float() for each in inputs(T, fading, bonus, scale, shared)], resets(T, share)
+    for place, (found, wanted) in enumerate(
+        zip(results("native", tensors, reset, torch.float32), results("loop", tensors, reset), strict=True)
+    ):
+        assert found.isfinite().all()
+        assert (found.double() - wanted).norm() <= (1e-6 * scale + 2e-6) * (wanted.norm() + 1), place
+
+
+@every
 @pytest.mark.parametrize("fading", [None, 1e-6, 1.0, 13.8])
 @pytest.mark.parametrize("bonus", [False, True])
 def test_float32_is_near_the_float64_loop(impl, fading, bonus):
@@ -90,11 +114,11 @@ def test_float32_is_near_the_float64_loop(impl, fading, bonus):
         assert (found.double() - wanted).norm() <= 1e-4 * wanted.norm()
 
 
-@both
+@every
 @pytest.mark.parametrize("bonus", [False, True])
 def test_a_reset_is_a_mask(impl, bonus):
     """Old values are infinite and old logits outweigh all others: a fresh document has none of them."""
-    s, v, w, u, m, num, den = inputs(60, 1e-6, bonus)
+    s, v, w, u, m, num, den = inputs(60, 1e-6, bonus, dtype=torch.float32)
     reset = torch.zeros(3, 60, dtype=torch.bool)
     reset[:, 37] = True
     other_s, other_v = s.clone(), v.clone()
@@ -105,7 +129,7 @@ def test_a_reset_is_a_mask(impl, bonus):
     assert all(torch.equal(leaf, other) for leaf, other in zip(end, end_other, strict=True))
 
 
-@both
+@every
 def test_half_precision_inputs_keep_a_float32_state(impl):
     s, v, w, u, *state = inputs(40, 0.5, True, dtype=torch.float32)
     y, end = softmax_scan(s.bfloat16(), v.bfloat16(), w, u, state=State(*state), impl=impl)
@@ -114,5 +138,7 @@ def test_half_precision_inputs_keep_a_float32_state(impl):
 
 
 def test_which_implementation_runs_is_no_secret():
-    assert softmax_scan.explain(*inputs(31, 1.0, True)[:4]) == "loop; chunk: 31 steps, fewer than two pieces of 16"
-    assert softmax_scan.explain(*inputs(32, 1.0, True)[:4]) == "chunk; loop: comes after chunk"
+    assert (
+        softmax_scan.explain(*inputs(31, 1.0, True)[:4]) == "loop; native: inputs are float64; chunk: 31 steps, fewer than two pieces of 16"
+    )
+    assert softmax_scan.explain(*inputs(32, 1.0, True)[:4]) == "chunk; native: inputs are float64; loop: comes after chunk"

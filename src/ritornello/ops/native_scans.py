@@ -8,6 +8,9 @@ from torch import Tensor
 
 from ritornello._native.library import library
 from ritornello.ops.native import _pointer
+from ritornello.ops.softmax_scan import State
+
+KEPT = 32  # tokens between the states that a forward pass keeps; as in selective.cpp and softmax_scan.cpp
 
 # ---- scan ----------------------------------------------------------------------------------------------------------------------------
 
@@ -84,8 +87,6 @@ _scan.register_autograd(_scan_gradients, setup_context=_scan_keep)
 
 # ---- selective -----------------------------------------------------------------------------------------------------------------------
 
-KEPT = 32  # tokens between the states that the forward pass keeps; as in selective.cpp
-
 
 class _Selective(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("B", "T", "D", "N", "threads")] + [
@@ -152,3 +153,83 @@ def _selective_gradients(ctx, dy: Tensor, d_end: Tensor, _: Tensor) -> tuple:
 
 
 _selective.register_autograd(_selective_gradients, setup_context=_selective_keep)
+
+
+# ---- softmax_scan --------------------------------------------------------------------------------------------------------------------
+
+
+class _SoftmaxScan(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("B", "T", "N", "threads")] + [
+        (name, ctypes.c_void_p) for name in ("s", "v", "w", "u", "m", "num", "den", "reset")
+    ]
+
+
+def softmax_scan(s: Tensor, v: Tensor, w: Tensor | None, u: Tensor | None, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
+    """See ops/softmax_scan.py. In the kernel every value has a logit of its own."""
+    m, num, den = state
+    s, (m_, den_) = s.expand(v.shape), (each.expand(num.shape) for each in (m, den))
+    w, u = (None if each is None else each.expand(v.shape[2:]) for each in (w, u))
+    y, m_, num, den_, _ = _softmax_scan(s, v, w, u, m_, num, den_, reset)
+    once = tuple(slice(size) for size in m.shape)
+    return y, State(m_[once], num, den_[once])
+
+
+def _softmax_arguments(*tensors: Tensor | None) -> tuple[_SoftmaxScan, tuple[Tensor | None, ...]]:
+    """The struct, and the tensors it points into, to be kept until the call is over."""
+    kept = tuple(None if each is None else each.contiguous() for each in tensors)
+    B, T, *rest = kept[1].shape  # type: ignore[union-attr]
+    return _SoftmaxScan(B, T, math.prod(rest), torch.get_num_threads(), *map(_pointer, kept)), kept
+
+
+@torch.library.custom_op("ritornello::softmax_scan", mutates_args=())
+def _softmax_scan(
+    s: Tensor, v: Tensor, w: Tensor | None, u: Tensor | None, m: Tensor, num: Tensor, den: Tensor, reset: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    arguments, _kept = _softmax_arguments(s, v, w, u, m, num, den, reset)
+    outputs = _softmax_outputs(v, num)
+    library().ritornello_softmax_scan_forward(ctypes.byref(arguments), *map(ctypes.c_void_p, map(_pointer, outputs)))  # type: ignore[union-attr]
+    return outputs
+
+
+def _softmax_outputs(v: Tensor, num: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    m, num_, den = (num.new_empty(num.shape) for _ in range(3))
+    return v.new_empty(v.shape), m, num_, den, num.new_empty(num.shape[0], -(-v.shape[1] // KEPT), 3, *num.shape[1:])
+
+
+@_softmax_scan.register_fake
+def _(s, v, w, u, m, num, den, reset):
+    return _softmax_outputs(v, num)
+
+
+@torch.library.custom_op("ritornello::softmax_scan_backward", mutates_args=())
+def _softmax_scan_backward(
+    s: Tensor, v: Tensor, w: Tensor | None, u: Tensor | None, m: Tensor, num: Tensor, den: Tensor, reset: Tensor | None,
+    kept: Tensor, y: Tensor, dy: Tensor, dm: Tensor, dnum: Tensor, dden: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    arguments, _kept = _softmax_arguments(s, v, w, u, m, num, den, reset)
+    dy, ds, dv = dy.contiguous(), v.new_empty(v.shape), v.new_empty(v.shape)
+    dw, du = num.new_empty(num.shape), num.new_empty(num.shape)
+    dm, dnum, dden = (each.clone(memory_format=torch.contiguous_format) for each in (dm, dnum, dden))
+    pointers = map(ctypes.c_void_p, map(_pointer, (kept, y, dy, ds, dv, dw, du, dm, dnum, dden)))
+    library().ritornello_softmax_scan_backward(ctypes.byref(arguments), *pointers)  # type: ignore[union-attr]
+    return ds, dv, dw.sum(0), du.sum(0), dm, dnum, dden
+
+
+@_softmax_scan_backward.register_fake
+def _(s, v, w, u, m, num, den, reset, kept, y, dy, dm, dnum, dden):
+    return tuple(
+        each.new_empty(shape) for each, shape in ((v, v.shape), (v, v.shape), (v, v.shape[2:]), (v, v.shape[2:]), *[(num, num.shape)] * 3)
+    )
+
+
+def _softmax_keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs, output[4], output[0])
+
+
+def _softmax_gradients(ctx, dy: Tensor, dm: Tensor, dnum: Tensor, dden: Tensor, _: Tensor) -> tuple:
+    ds, dv, dw, du, *states = _softmax_scan_backward(*ctx.saved_tensors, dy, dm, dnum, dden)
+    _, _, w, u, *_ = ctx.saved_tensors
+    return ds, dv, None if w is None else dw, None if u is None else du, *states, None
+
+
+_softmax_scan.register_autograd(_softmax_gradients, setup_context=_softmax_keep)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ritornello.ops import scan
-from ritornello.ops.op import Implementation, Op
+from ritornello.ops.op import Implementation, Op, native
 
 NONE = -1e30  # the largest logit where there was none
 
@@ -113,4 +113,7 @@ def _few_steps(s: Tensor, *rest: Tensor | None) -> str | None:
     return f"{s.shape[1]} steps, fewer than two pieces of {scan.CHUNK}" if s.shape[1] < 2 * scan.CHUNK else None
 
 
-softmax_scan = Op("softmax_scan", {"chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)})
+softmax_scan = Op(
+    "softmax_scan",
+    {"native": native("softmax_scan", "native_scans"), "chunk": Implementation(chunk, _few_steps), "loop": Implementation(loop)},
+)
