@@ -15,7 +15,7 @@ _NAMES = {
     "run": "experiments.run",
     "resume": "experiments.run",
     "generate": "serve.generate",
-    "evaluate": "experiments.evaluation",
+    "evaluate": "experiments.suites",
     "load": "folder",
     "Loaded": "folder",
     "InputError": "errors",

@@ -19,6 +19,10 @@ from ritornello.errors import InputError
 from ritornello.mixers import CHANNEL, MIXERS
 
 TIME_MIXERS = ", ".join(sorted(set(MIXERS) - CHANNEL))
+OWN_FILES = {  # of `ritornello evaluate`
+    "pairs": "minimal pairs: a JSON-lines file, or a folder of them",
+    "text": "text to predict: bits per byte and perplexity",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -121,15 +125,27 @@ def _generate(options: dict[str, Any], began: float) -> int:
 def _evaluate(options: dict[str, Any], began: float) -> int:
     from ritornello.config import to_dict
     from ritornello.experiments.console import Console
-    from ritornello.experiments.evaluation import evaluate
-    from ritornello.experiments.summary import table
-    from ritornello.folder import load
+    from ritornello.experiments.subjects import default_out
+    from ritornello.experiments.suites import evaluate, shelf
+    from ritornello.experiments.summary import scores, shelf_table
 
-    run, quiet, as_json, threads = (options.pop(name) for name in ("run", "quiet", "json", "threads"))
+    model, quiet, as_json, threads = (options.pop(name) for name in ("model", "quiet", "json", "threads"))
+    suites = [name for names in options.pop("suite") for name in names.split(",") if name]
+    if not suites and not any(options[name] for name in OWN_FILES):
+        found = shelf(options["data"])
+        print(json.dumps(found, indent=2) if as_json else shelf_table(found))
+        return 0
+    if model is None:
+        raise InputError("which model? give a run folder, or a Hugging Face model: ritornello evaluate MODEL --suite NAMES")
     _set_threads(threads)
-    report = evaluate(load(run), console=Console(quiet), **options)
-    print(json.dumps(to_dict(report), indent=2, ensure_ascii=False) if as_json else table(to_dict(report)["rows"]))
-    return 0
+    out = options.pop("out") or default_out(model)
+    try:
+        report = evaluate(model, suites, out=out, console=Console(quiet), **options)
+    except KeyboardInterrupt:
+        print(f"\nritornello: stopped; what is finished is kept in {out}, and the same command goes on from there", file=sys.stderr)
+        return 130
+    print(json.dumps(to_dict(report), indent=2, ensure_ascii=False) if as_json else scores(report, out))
+    return 0 if any(row.value is not None for row in report.rows) else 2
 
 
 def _import(options: dict[str, Any], began: float) -> int:
@@ -141,9 +157,16 @@ def _import(options: dict[str, Any], began: float) -> int:
 
 def _export(options: dict[str, Any], began: float) -> int:
     from ritornello.hf.convert import export_run
+    from ritornello.hf.export import export_model, push
 
-    path = export_run(options["run"], options["out"])
-    print(json.dumps({"path": str(path)}, ensure_ascii=False) if options["json"] else path)
+    if options["push"] is not None and options["to"] != "hf":
+        raise InputError(f"--push goes with --to hf, whose folder has a card; found --to {options['to']}")
+    if options["to"] == "hf":
+        path = export_model(options["run"], options["out"], options["push"])
+    else:
+        path = export_run(options["run"], options["out"])
+    address = None if options["push"] is None else push(path, options["push"])
+    print(json.dumps({"path": str(path), "address": address}, ensure_ascii=False) if options["json"] else address or path)
     return 0
 
 
@@ -232,13 +255,7 @@ def _parser() -> Parser:
         "--weights", choices=("float32", "bfloat16", "int8"), default="float32", help="fewer bits: faster, less exact (default float32)"
     )
 
-    evaluate = _command(commands, "evaluate", _evaluate, "score minimal pairs and texts with a trained model")
-    evaluate.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    evaluate.add_argument(
-        "--pairs", action="append", default=[], metavar="PATH", help="a JSON-lines file or a folder of them, such as BLiMP"
-    )
-    evaluate.add_argument("--text", action="append", default=[], metavar="FILE", help="text to predict: bits per byte and perplexity")
-    _add_protocol(evaluate, "ritornello")
+    _add_evaluate(commands)
 
     imports = _command(
         commands, "import", _import, "make a run of a model in a Hugging Face layout",
@@ -250,8 +267,10 @@ def _parser() -> Parser:
 
     export = _command(commands, "export", _export, "write a trained model for other programs to open")
     export.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    export.add_argument("--to", choices=("hf-layout",), required=True, help="hf-layout: a folder that transformers opens")
-    export.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: RUN/hf-layout)")
+    meaning = "hf: a folder that transformers opens with our classes; hf-layout: with its own, where it has such a model"
+    export.add_argument("--to", choices=("hf", "hf-layout"), required=True, help=meaning)
+    export.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: RUN/hf or RUN/hf-layout)")
+    export.add_argument("--push", metavar="NAME", help="and upload it to the Hugging Face hub by this name; a new repository is private")
 
     _add_diagnose(commands)
 
@@ -316,6 +335,22 @@ def _add_run(commands: Any) -> None:
     rest.add_argument("--out", metavar="RUN", help="the run's folder (default: the next free one in runs/)")
     rest.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: 30 seconds)")
     rest.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = _command(
+        commands, "evaluate", _evaluate, "score a model on BLiMP, EWoK, GLUE ... and on files of your own",
+        "Prints a table and writes OUT/results.json. Every finished task is kept: the same command goes on where it was stopped. "
+        "Without --suite or a file it lists the suites and says which of them the data folder has.",
+    )  # fmt: skip
+    evaluate.add_argument("model", nargs="?", metavar="MODEL", help="a run's folder, or a Hugging Face model on disk or on the hub")
+    evaluate.add_argument("--suite", action="append", default=[], metavar="NAMES", help="with commas between; all: whatever is there")
+    evaluate.add_argument("--data", type=Path, metavar="FOLDER", help="where the suites' files lie (default: RITORNELLO_DATA)")
+    for name, meaning in OWN_FILES.items():
+        evaluate.add_argument(f"--{name.replace('_', '-')}", action="append", default=[], metavar="PATH", help=meaning)
+    evaluate.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced: a quick look, not a score")
+    _add_protocol(evaluate, "ritornello")
+    evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="what is kept (default: RUN/evaluation, or evaluations/NAME)")
 
 
 def _add_diagnose(commands: Any) -> None:

@@ -264,7 +264,7 @@ BAD = {
     "no hidden": (["run", "text.txt", "--steps=1", "model.mixers.swiglu.hidden=-1"], "SwiGLU hidden: -1 is less than 1"),
     "no samples": (["run", "text.txt", "--steps=1", "evaluate.sample_tokens=0"], "evaluate.sample_tokens: 0 is less than 1"),
     "odd heads": (["run", "text.txt", "--steps=1", "--mixer=attention", "--dim=33"], "33 is odd"),
-    "no pairs": (["run", "text.txt", "--steps", "1", "--pairs", "nowhere"], "nowhere: no such file or folder of minimal pairs"),
+    "no pairs": (["run", "text.txt", "--steps", "1", "--pairs", "nowhere"], "nowhere: no such file or folder"),
     "batch too long": (["run", "text.txt", "--steps", "1", "--length", "99999"], "use a shorter --length or more text"),
     "not a tokenizer": (["run", "text.txt", "--steps", "1", "--tokenizer", "text.txt"], "text.txt"),
 }  # fmt: skip
@@ -364,7 +364,7 @@ def test_show_runs_and_generate_from_the_command_line(text, capsys):
     assert code == 0
     rows = json.loads(out)["rows"]
     assert {row["suite"] for row in rows} == {"pairs", "text.txt"}
-    assert {name: len(digest) for name, digest in json.loads(out)["made_by"]["data"].items()} == {"pairs.jsonl": 64, "text.txt": 64}
+    assert {name: len(digest) for name, digest in json.loads(out)["made_by"]["data"].items()} == {"pairs": 64, "text.txt": 64}
 
 
 def test_dry_run_prints_a_plan_and_makes_nothing(text, capsys):

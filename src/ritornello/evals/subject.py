@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ritornello.data.tokenizers import Tokenizer
-from ritornello.errors import unknown
-from ritornello.evals.scoring import LOGITS_BYTES, Progress, evaluating, log_prob
+from ritornello.errors import InputError, unknown
+from ritornello.evals.scoring import LOGITS_BYTES, Progress, Scored, evaluating, log_prob, stream_nats
 from ritornello.model import CausalLM
 
 PROTOCOLS = ("ritornello", "official-2024", "official-2025")
@@ -65,11 +66,26 @@ class CausalSubject:
     name: str
     sha256: str
     protocol: str = "ritornello"
+    window: int = 512  # tokens of a long text at a time; a model whose state grows sees no more than these
 
     def log_probs(self, requests: Sequence[Request], progress: Progress | None = None) -> Tensor:
         """See `Subject`. InputError for a text without a token to score."""
         texts, first = tokenized(self.tokenizer, requests, self.protocol)
-        return log_prob(self.model, texts, first=first, progress=progress)
+        found = log_prob(self.model, texts, first=first, progress=progress)
+        return found.where(found.isfinite(), torch.nan)
+
+    def stream(self, documents: Sequence[np.ndarray], progress: Progress | None = None) -> Scored:
+        """Nats of every token of documents of any length, (n,) ids each: the state is carried, where it does not grow."""
+        return stream_nats(
+            self.model,
+            np.concatenate(documents),
+            np.cumsum([len(document) for document in documents]),
+            bos=self.tokenizer.bos,
+            eos=self.tokenizer.eos,
+            length=self.window,
+            carry=not getattr(self.model, "grows", True),
+            progress=progress,
+        )
 
     def counts(self, requests: Sequence[Request]) -> Tensor:
         """See `Subject`."""
@@ -94,11 +110,16 @@ class CausalSubject:
 
 
 def tokenized(tokenizer: Tokenizer, requests: Sequence[Request], protocol: str) -> tuple[list[list[int]], list[int]]:
-    """The tokens of each request, the first of which conditions, and the place of the first that is scored."""
+    """The tokens of each request, the first of which conditions, and the place of the first that is scored. InputError where none is."""
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
     begin = [] if protocol == "official-2025" else [tokenizer.bos]
     space = " " if protocol == "official-2024" else ""
     texts = [request.text if request.start else space + request.text for request in requests]
     found = tokenizer.encode_from(texts, [request.start for request in requests])
-    return [[*begin, *ids.tolist()] for ids, _ in found], [max(1, len(begin) + first) for _, first in found]
+    tokens, first = [[*begin, *ids.tolist()] for ids, _ in found], [max(1, len(begin) + place) for _, place in found]
+    for index, (text, place) in enumerate(zip(tokens, first, strict=True)):
+        if place >= len(text):
+            hint = "; its first token conditions, under official-2025" if not begin and text else ""
+            raise InputError(f"text {index} of {len(tokens)} has no token to score{hint}")
+    return tokens, first

@@ -1,7 +1,6 @@
 """The evaluation stage of a run: what the trained model knows, what it costs, and how it writes."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,20 +12,17 @@ from torch import Tensor
 
 from ritornello import provenance
 from ritornello.analysis.passage import passage, surprisal
-from ritornello.data.corpus import Corpus, read_corpus
-from ritornello.errors import InputError
 from ritornello.evals.agreement import agreement_pairs, count_words
 from ritornello.evals.ngram import choose_order
 from ritornello.evals.pairs import MinimalPair, read_pairs, score_pairs
 from ritornello.evals.perplexity import difference, held_out
-from ritornello.evals.report import Report, Row
+from ritornello.evals.report import Row
 from ritornello.evals.scoring import Scored, stream_nats
 from ritornello.experiments.console import Console
 from ritornello.experiments.machine import matrix_products
 from ritornello.experiments.material import Material, Sample
 from ritornello.experiments.scaling import model_config
 from ritornello.experiments.settings import EvaluateConfig, RunConfig
-from ritornello.folder import Loaded
 from ritornello.model import LM, parameters, state_nbytes
 from ritornello.serve.native import fastest
 from ritornello.serve.session import Engine, start, text_stream
@@ -68,61 +64,6 @@ def score_sample(model: LM, config: RunConfig, material: Material, sample: Sampl
     keep = np.ones(len(scored.nats), bool)
     keep[last[~sample.whole]] = False
     return Scored(*(part[torch.from_numpy(keep)] for part in scored)), keep
-
-
-def evaluate(
-    loaded: Loaded,
-    *,
-    pairs: Sequence[str | Path] = (),
-    text: Sequence[str | Path] = (),
-    protocol: str = "ritornello",
-    console: Console | None = None,
-) -> Report:
-    """Scores of a trained model on minimal pairs and on texts; the option names are those of `ritornello evaluate`.
-
-    `text` is anything a corpus can be; each gives bits per byte and perplexity over all its documents.
-    """
-    if not pairs and not text:
-        raise InputError("nothing to evaluate: give --pairs or --text")
-    console = console or Console(quiet=True)
-    rows: list[Row] = []
-    data: dict[str, str] = {}
-    with matrix_products(loaded.config["train"].get("gemm", "torch")):
-        for path in map(Path, pairs):
-            subtasks = read_pairs(path, console.say)
-            console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {path.name}")
-            rows += score_pairs(loaded.model, loaded.tokenizer, subtasks, protocol, suite=path.name.removesuffix(".jsonl"))
-            data |= {
-                file.name: provenance.sha256(file) for file in ([path] if path.is_file() else sorted(path.iterdir())) if file.is_file()
-            }
-        for spec in map(str, text):
-            corpus = read_corpus(spec, progress=console.progress)
-            rows += _text_rows(loaded, corpus, Path(spec).name, console)
-            data |= corpus.sources
-    return Report(tuple(rows), provenance.collect(data))
-
-
-def _text_rows(loaded: Loaded, corpus: Corpus, name: str, console: Console) -> tuple[Row, ...]:
-    """Rows for all documents of a text; those that were parted for holding out are whole again."""
-    tokenizer, spans = loaded.tokenizer, sorted([*corpus.train.tolist(), *corpus.held_out.tolist()])
-    parted = {index for index in range(1, len(spans)) if spans[index - 1][1] == spans[index][0]}
-    starts = [start for index, (start, _) in enumerate(spans) if index not in parted]
-    ends = [end for index, (_, end) in enumerate(spans) if index + 1 not in parted]
-    documents = [np.array(tokenizer.encode(corpus.text(span)), np.int64) for span in zip(starts, ends, strict=True)]
-    console.progress(f"scoring {sum(map(len, documents)):,} tokens of {name}")
-    scored = stream_nats(
-        loaded.model,
-        torch.from_numpy(np.concatenate(documents)),
-        np.cumsum([len(document) for document in documents]).tolist(),
-        bos=tokenizer.bos,
-        eos=tokenizer.eos,
-        length=max(2, loaded.config["train"]["length"]),
-        carry=not loaded.model.grows,
-    )
-    nbytes = tokenizer.nbytes(scored.targets).double()
-    if not tokenizer.lossless:  # what it drops is counted on the text itself
-        nbytes = nbytes * (corpus.nbytes / nbytes.sum())
-    return held_out(scored.nats, scored.documents, nbytes, suite=name)
 
 
 def report(model: LM, config: RunConfig, material: Material, pairs: Suites, console: Console) -> dict[str, Any]:

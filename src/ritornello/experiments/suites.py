@@ -8,20 +8,33 @@ A task whose key has not changed is not run again, so a killed evaluation goes o
 scored is a gap: a row without a value that says why; the rest still runs, and a mean over a gap has no value either.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from ritornello import folder, provenance
 from ritornello.config import from_dict, read_file, to_dict
 from ritornello.errors import InputError
+from ritornello.evals.blimp import pairs_suite
+from ritornello.evals.files import bare_name
 from ritornello.evals.report import Report, Row
 from ritornello.evals.scoring import Progress
 from ritornello.evals.subject import Subject
-from ritornello.evals.suite import RULES, Suite, Task, digest, suite
+from ritornello.evals.suite import RULES, SUITES, Suite, Task, digest, suite
+from ritornello.evals.text import text_suite
 from ritornello.experiments.console import Console, clock
+from ritornello.experiments.machine import fastest_gemm, matrix_products
+from ritornello.experiments.subjects import of_run, open_subject
+from ritornello.folder import Loaded
+
+OWN: dict[str, Callable[[str], Suite]] = {"pairs": pairs_suite, "text": text_suite}
+DATA = "RITORNELLO_DATA"  # names the data folder where no other is given
 
 
 class Source(NamedTuple):
@@ -41,18 +54,82 @@ class Kept:
     predictions: tuple[dict[str, Any], ...]
 
 
+def evaluate(
+    model: Loaded | str | Path,
+    suites: Sequence[str] = (),
+    *,
+    pairs: Sequence[str | Path] = (),
+    text: Sequence[str | Path] = (),
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    protocol: str = "ritornello",
+    console: Console | None = None,
+) -> Report:
+    """Scores of a model on suites of benchmarks and on files of your own; the names are those of the options of `ritornello evaluate`.
+
+    `model` is what `load` gave, a run folder, or a Hugging Face model; `suites` are names out of SUITES, or "all"; `data` is the folder
+    their files lie in, RITORNELLO_DATA if not given. With `out` every finished task is kept there, and not run again. Raises InputError.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit: {limit} is less than 1")
+    chosen = [*(sources(suites, data_folder(data)) if suites else ()), *own_files(pairs=pairs, text=text)]
+    if not chosen:
+        raise InputError("nothing to evaluate: give --suite, or files of your own with --pairs or --text")
+    subject = of_run(model, protocol) if isinstance(model, Loaded) else open_subject(str(model), protocol)
+    with matrix_products(fastest_gemm(torch.get_num_threads())):
+        return evaluate_sources(subject, chosen, None if out is None else Path(out), console or Console(quiet=True), limit)
+
+
 def evaluate_suites(subject: Subject, names: Sequence[str], data: Path, out: Path, console: Console, limit: int | None = None) -> Report:
     """Rows of the named suites of a data folder; everything is kept in `out`."""
     return evaluate_sources(subject, sources(names, data), out, console, limit)
 
 
+def data_folder(given: str | Path | None) -> Path:
+    """The folder of the benchmarks' files. InputError if none is named, or there is none of that name."""
+    named = given or os.environ.get(DATA)
+    if not named:
+        raise InputError(f"where do the benchmarks' files lie? give --data FOLDER, or set {DATA}")
+    if not Path(named).is_dir():
+        raise InputError(f"{named}: no such folder, so there are no benchmarks in it; give another with --data or {DATA}")
+    return Path(named)
+
+
+def shelf(data: str | Path | None) -> list[dict[str, Any]]:
+    """The suites there are, where their files should lie, and whether they do; None where no data folder is named."""
+    folder = data_folder(data) if data or os.environ.get(DATA) else None
+    return [
+        {"suite": name, "path": str((folder or Path(DATA)) / entry.path), "there": folder and (folder / entry.path).exists()}
+        for name, entry in SUITES.items()
+    ]
+
+
 def sources(names: Sequence[str], data: Path) -> list[Source]:
-    """The named suites of a data folder. InputError for a name that is none."""
-    return [Source(suite(name).load(), data / suite(name).path) for name in names]
+    """The named suites of a data folder; "all" is every suite whose files are there. InputError for a name that is none."""
+    if "all" in names:
+        names = [name for name, entry in SUITES.items() if (data / entry.path).exists()]
+        if not names:
+            raise InputError(f"{data}: holds none of the benchmarks; `ritornello evaluate` lists what they are and where they should lie")
+    return [Source(entry.load(), data / entry.path) for entry in map(suite, dict.fromkeys(names))]
+
+
+def own_files(**files: Sequence[str | Path]) -> list[Source]:
+    """Suites of a user's own files, by kind. InputError for a file that is not there."""
+    found = []
+    for kind, paths in files.items():
+        for path in map(Path, paths):
+            if not path.exists() and str(path) != "-" and not has_magic(str(path)):
+                raise InputError(f"{path}: no such file or folder")
+            found.append(Source(OWN[kind](bare_name(path) or path.name), path))
+    return found
 
 
 def evaluate_sources(subject: Subject, chosen: Sequence[Source], out: Path | None, console: Console, limit: int | None = None) -> Report:
     """Rows of all suites, each of at most `limit` items a task; kept in `out` unless that is None."""
+    names = [source.suite.name for source in chosen]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"two suites are called {twice[0]}; rename a file, or leave one out")
     if out is None:
         return _report(subject, chosen, None, console, limit)
     out.mkdir(parents=True, exist_ok=True)
@@ -112,8 +189,9 @@ def _means(wanted: Suite, rows: list[Row], gaps: list[Row]) -> tuple[Row, ...]:
     if not gaps:
         return wanted.means(rows)
     reason = f"no value for {', '.join(gap.task for gap in gaps)}"
-    means = wanted.means(rows) if rows else (Row(wanted.name, "all", "score", None, reason=reason),)
-    return tuple(replace(row, value=None, stderr=None, reason=reason) for row in means)
+    if not rows:  # a task that stands for the whole suite is called "all" itself
+        return () if gaps[0].task == "all" else (Row(wanted.name, "all", "score", None, reason=reason),)
+    return tuple(replace(row, value=None, stderr=None, reason=reason) for row in wanted.means(rows))
 
 
 def _key(subject: Subject, task: Task) -> dict[str, str]:

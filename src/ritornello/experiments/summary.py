@@ -11,6 +11,7 @@ from ritornello import folder
 from ritornello.analysis.numerals import duration, nbytes, score
 from ritornello.config import from_dict, read_file, to_dict
 from ritornello.errors import InputError
+from ritornello.evals.report import Report
 from ritornello.experiments.settings import RunConfig
 from ritornello.mixers.layers import describe
 
@@ -64,6 +65,38 @@ def table(rows: list[dict[str, Any]]) -> str:
         chance = "" if row["chance"] is None else score(row["metric"], row["chance"])
         shown.add_row(*(escape(str(row[name])) for name in ("suite", "task", "metric", "by")), escape(value), f"{row['n']:,}", chance)
     return render(shown)
+
+
+def scores(report: Report, out: Path) -> str:
+    """An evaluation as a table: of each suite the means over its tasks, the main figure first; below it what has no value, and why."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("suite", "mean over", "metric"):
+        shown.add_column(name)
+    for name in ("value (95 %)", "n", "chance"):
+        shown.add_column(name, justify="right")
+    last = None
+    for row in report.rows:
+        if not row.task.startswith("all"):
+            continue
+        value = "no value" if row.value is None else score(row.metric, row.value, row.stderr)
+        chance = "" if row.chance is None else score(row.metric, row.chance)
+        over = {"all": "tasks"}.get(row.task, row.task.removeprefix("all "))
+        shown.add_row(escape("" if row.suite == last else row.suite), escape(over), escape(row.metric), value, f"{row.n:,}", chance)
+        last = row.suite
+    gaps = [f"no value: {row.suite}, {row.task}: {row.reason}" for row in report.rows if row.value is None]
+    return "\n".join([render(shown), *dict.fromkeys(gaps), f"kept in {out}"])
+
+
+def shelf_table(suites: list[dict[str, Any]]) -> str:
+    """The suites there are, and whether the data folder has their files."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("suite", "files", "there"):
+        shown.add_column(name)
+    for each in suites:
+        there = {True: "yes", False: "no", None: "?"}[each["there"]]
+        shown.add_row(each["suite"], escape(each["path"]), there)
+    how = "score a model with: ritornello evaluate MODEL --suite NAME,NAME --data FOLDER"
+    return "\n".join([render(shown), how])
 
 
 def runs_below(path: Path) -> list[dict[str, Any]]:
