@@ -34,11 +34,11 @@ and fields that tell rows of one name apart. Those that targets and plots read:
 """
 
 import argparse
-import importlib.util
+import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -50,7 +50,7 @@ from ritornello._native import library
 from ritornello.config import to_dict
 from ritornello.provenance import collect
 
-PEERS = ("transformers", "onnxruntime")  # those that a row may be measured against, where they are installed
+PEERS = ("transformers", "onnxruntime", "fla-core", "triton")  # those that a row may be measured against, where they are installed
 Row = dict[str, Any]
 Part = Callable[[argparse.Namespace], Iterable[Row]]
 Work = Callable[[], list[Tensor]]  # outputs and gradients
@@ -63,7 +63,7 @@ def gradients(run: Callable[[], Tensor], leaves: list[Tensor]) -> Work:
     def work() -> list[Tensor]:
         y = run()
         if not weight:
-            weight.append(torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype))
+            weight.append(torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y))
         return [y.detach(), *torch.autograd.grad(y, leaves, weight[0])]
 
     return work
@@ -100,7 +100,9 @@ def ratio(row: str, what: str, against: str, times: dict[str, float], ours: str 
     return {"row": row, "what": what, "against": against} | figures | more
 
 
-def main(module: str, about: str | None, parts: dict[str, Part], rounds: int = 7, more: Callable[[Any], Any] = lambda parser: None) -> None:
+def main(
+    module: str, about: str | None, parts: Mapping[str, Part], rounds: int = 7, more: Callable[[Any], Any] = lambda parser: None
+) -> None:
     """A topic's command line; `more` adds its own options to the parser. Only what runs as a script does anything here."""
     if module != "__main__":
         return
@@ -121,7 +123,9 @@ def main(module: str, about: str | None, parts: dict[str, Part], rounds: int = 7
         options.rounds = 1
     torch.set_num_threads(options.threads)
     made_by = to_dict(collect()) | {"command": " ".join([f"python -m benchmarks.{topic}", *sys.argv[1:]]), "kernels": library.active()}
-    made_by["versions"] |= {name: metadata.version(name) for name in PEERS if importlib.util.find_spec(name)}
+    for name in PEERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            made_by["versions"][name] = metadata.version(name)
     for name, part in parts.items():
         if options.only not in (None, name):
             continue

@@ -129,9 +129,10 @@ def _log_log(
     for mark in _marks(min(values) / 1.25, max(values) * 1.25):
         out.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(LEFT, WIDTH - RIGHT, y=f"{down(mark):.1f}"))
         out.append(_text("end tick", LEFT - 8, down(mark) + 4, f"{mark:,g}"))
-    for mark in sorted({x for points in lines.values() for x, _ in points if x > 0}):
-        if math.log2(mark / least) % 1 < 0.01 and (mark / least < 100 or math.log2(mark / least) % 2 < 0.01):
-            out.append(_text("middle tick", across(mark), bottom + 20, _binary(mark)))
+    for mark in _lengths({x for points in lines.values() for x, _ in points if x > 0}):
+        out.append(_text("middle tick", across(mark), bottom + 20, _binary(mark)))
+    if any(x == 0 for points in lines.values() for x, _ in points):
+        out.append(_text("middle tick", across(least), bottom + 20, "0"))
     ends = []
     for index, (name, points) in enumerate(sorted(lines.items(), key=lambda line: (line[0] == other, line[0]))):
         path = "M" + "L".join(f"{across(max(x, least)):.1f} {down(y):.1f}" for x, y in points)
@@ -160,10 +161,17 @@ def _marks(low: float, high: float) -> list[float]:
     return [mark for power in powers for factor in factors if low <= (mark := factor * 10.0**power) <= high]
 
 
+def _lengths(values: set[float]) -> list[float]:
+    """Where the axis of lengths is marked: at the values themselves if each is a power of two times the least, else at round numbers."""
+    if all(math.log2(value / min(values)) % 1 == 0 for value in values):
+        return sorted(values)[:: 1 + len(values) // 8]
+    return _marks(min(values), max(values))
+
+
 def _binary(size: float) -> str:
     """512, 1k, 32k, 1M: powers of two by their usual names."""
     for unit, name in ((2**20, "M"), (1024, "k")):
-        if size >= unit and size % unit == 0:
+        if size >= unit and size % unit == 0 and size % 1000:
             return f"{size / unit:g}{name}"
     return short(size)
 

@@ -18,6 +18,7 @@ from ritornello.errors import InputError
 from ritornello.ops import delta as delta_file
 from ritornello.ops import outer as outer_file
 from ritornello.ops import triton
+from ritornello.ops.op import Implementation, Op
 
 B, T, H, K, V = 3, 21, 2, 6, 4
 
@@ -26,7 +27,7 @@ def by_documents(step, inputs, scale, initial_state, output_final_state, cu_seql
     """`step` on equally long rows, or on the documents of one row."""
     first = inputs[0]
     assert initial_state.dtype == torch.float32
-    assert all(each.is_contiguous() for each in inputs)
+    assert all(each.is_contiguous() and each.isfinite().all() for each in inputs)
     scale = first.shape[-1] ** -0.5 if scale is None else scale
     inputs = [first.float() * scale, *(each.float() for each in inputs[1:])]
     if cu_seqlens is None:
@@ -93,12 +94,12 @@ STAND_INS = {
 
 @pytest.fixture
 def stand_ins(monkeypatch):
-    """Modules named as flash-linear-attention's, and nothing said against calling them; the names of those called."""
+    """Modules named as flash-linear-attention's, and nothing said against calling them; the names of those called, with dtypes."""
     called = []
     for name, function in STAND_INS.items():
 
         def counted(*, function=function, **words):
-            called.append(function.__name__)
+            called.append((function.__name__, {name: x.dtype for name, x in words.items() if isinstance(x, torch.Tensor)}))
             return function(**words)
 
         monkeypatch.setitem(sys.modules, f"fla.ops.{name}", types.SimpleNamespace(**{function.__name__: counted}))
@@ -154,24 +155,33 @@ CASES = [
 def test_the_calls_compute_what_the_loop_does(stand_ins, op, decays, bonus, kernel, kind):
     inputs, S = leaves(op, decays, bonus)
     found, wanted = (results(op, inputs, S, documents(kind), impl) for impl in ("auto", "loop"))
-    assert stand_ins == [kernel]
+    assert [name for name, _ in stand_ins] == [kernel]
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize(("op", "decays", "bonus", "kernel"), CASES)
-def test_bfloat16_reaches_the_kernels_and_states_stay_float32(stand_ins, monkeypatch, op, decays, bonus, kernel):
+def test_bfloat16_reaches_the_kernels_and_states_stay_float32(stand_ins, op, decays, bonus, kernel):
     inputs, S = leaves(op, decays, bonus, torch.bfloat16)
-    seen = {}
-    packed = triton._packed
-    monkeypatch.setattr(triton, "_packed", lambda run, tensors, *rest: seen.update(tensors) or packed(run, tensors, *rest))
+    inputs[1] = inputs[1].detach().float().requires_grad_()  # a key made in float32
     y, end, *_ = results(op, inputs, S, None, "triton")
-    decay = {"g", "gk", "w"} & set(seen)
-    assert len(decay) == 1
-    assert {name for name, each in seen.items() if each.dtype == torch.float32} == decay
+    ((_, dtypes),) = stand_ins
+    wide = {name for name, dtype in dtypes.items() if dtype == torch.float32}
+    assert wide == {"initial_state", *({"g", "gk", "w"} & set(dtypes))}
     assert (y.dtype, end.dtype) == (torch.bfloat16, torch.float32)
-    wide = [None if each is None else each.detach().float().requires_grad_() for each in inputs]
-    torch.testing.assert_close(end, results(op, wide, S, None, "loop")[1], rtol=2e-2, atol=2e-2)
+    wide_inputs = [None if each is None else each.detach().float().requires_grad_() for each in inputs]
+    torch.testing.assert_close(end, results(op, wide_inputs, S, None, "loop")[1], rtol=2e-2, atol=2e-2)
+
+
+def test_only_what_is_narrow_takes_inputs_as_they_come():
+    def seen(q, k, S, reset):
+        return q, (q.dtype, k and k.dtype)
+
+    op = Op("op", {"narrow": Implementation(seen, lambda q, k: None, narrow=True), "wide": Implementation(seen)})
+    q = torch.zeros(2, dtype=torch.bfloat16)
+    assert op(q, None, state=torch.zeros(1))[1] == (torch.bfloat16, None)
+    assert op(q, None, state=torch.zeros(1), impl="wide")[1] == (torch.float32, None)
+    assert op(q, None, state=torch.zeros(1, dtype=torch.float64))[1] == (torch.float64, None)
 
 
 def test_a_gate_that_shuts_wholly_is_a_number(stand_ins):

@@ -80,7 +80,7 @@ def _packed(run: Callable[..., Any], inputs: dict[str, Tensor], S: Tensor, reset
     bounds = reset.clone()
     bounds[:, 0] = True  # a row's first document
     starts = bounds.flatten().nonzero()[:, 0]
-    row, goes_on = starts // T, (starts % T == 0) & ~reset.flatten()[starts]
+    row, goes_on = starts // T, ~reset.flatten()[starts]
     last = torch.cat([row[1:] != row[:-1], row.new_ones(1, dtype=torch.bool)])
     states = torch.where(goes_on[:, None, None, None], S[row], 0)
     inputs = {name: x.reshape(1, B * T, *x.shape[2:]) for name, x in inputs.items()}
