@@ -7,16 +7,20 @@ Before anything is timed, each candidate's outputs and gradients are compared wi
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common import Row, both, errors, main, medians, ratio
+from ritornello.experiments.machine import keep_freed_memory
 from ritornello.ops.delta import delta
 from ritornello.ops.outer import outer
-from ritornello.ops.scan import scan
+from ritornello.ops.pointwise import forget
+from ritornello.ops.scan import scan, scan_complex
 from ritornello.ops.selective import selective
+from ritornello.ops.softmax_scan import NONE, State, softmax_scan
 
 
 def indexed(q: Tensor, k: Tensor, v: Tensor, g: Tensor, S: Tensor) -> Tensor:
@@ -35,21 +39,28 @@ def outer_rows(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def outer_rows_of(T: int, B: int, D: int, rounds: int) -> Iterator[Row]:
-    """HGRN2's op, width 256 in heads of D, beside the loops, the chunk form and causal attention on the same sizes."""
+    """HGRN2's op and its gates, width 256 in heads of D, beside the loops, the chunk form and causal attention on the same sizes."""
     H = 256 // D
     torch.manual_seed(0)
     q, v, logits = (torch.randn(B, T, H, D) for _ in range(3))
     leaves, S = [q, logits, v], torch.zeros(B, H, D, D)
 
-    def gated(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda q, f, v: run(q, torch.sigmoid(-f), v, F.logsigmoid(f))
+    def gates(f: Tensor, impl: str) -> tuple[Tensor, Tensor]:
+        """The key and the log decay, by the product's kernel for its own and by torch's for the others."""
+        if impl != "native":
+            return torch.sigmoid(-f), F.logsigmoid(f)
+        k, g = forget(f.flatten(-2), torch.zeros(H * D))
+        return k.view(f.shape), g.view(f.shape)
 
     def op(impl: str, S: Tensor = S) -> Callable[..., Tensor]:
-        return gated(lambda q, k, v, g: outer(q, k, v, g, None, state=S, impl=impl)[0])
+        def run(q: Tensor, f: Tensor, v: Tensor) -> Tensor:
+            k, g = gates(f, impl)
+            return indexed(q, k, v, g, S) if impl == "indexed loop" else outer(q, k, v, g, None, state=S, impl=impl)[0]
+
+        return run
 
     truth = both(op("loop", S.double()), [leaf.double() for leaf in leaves])()
-    work = {impl: both(op(impl), leaves) for impl in ("native", "chunk", "loop")}
-    work["indexed loop"] = both(gated(lambda q, k, v, g: indexed(q, k, v, g, S)), leaves)
+    work = {impl: both(op(impl), leaves) for impl in ("native", "chunk", "loop", "indexed loop")}
     work["attention"] = both(
         lambda q, k, v: F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), is_causal=True).transpose(1, 2), leaves
     )
@@ -67,29 +78,30 @@ def outer_rows_of(T: int, B: int, D: int, rounds: int) -> Iterator[Row]:
 
 
 def scan_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """S6: the elementwise scan's share of what a triad moves in the same time."""
+    """S6: the elementwise scan's share of what a triad moves in the same time, with the allocator as it is and then as in training."""
     rounds, (B, T, N) = options.rounds, (2, 64, 64) if options.quick else (8, 2048, 256)
     torch.manual_seed(0)
-    a, b, h = torch.rand(B, T, N), torch.randn(B, T, N), torch.zeros(B, N)
-    truth = both(lambda a, b: scan(a, b, state=h.double(), impl="loop")[0], [a.double(), b.double()])()
-    work = {impl: both(lambda a, b, impl=impl: scan(a, b, state=h, impl=impl)[0], [a, b]) for impl in ("native", "chunk", "loop")}
-    assert max(errors(work["native"](), truth)) < 5e-6
-    times = medians(work, rounds)
     x, y, z = (torch.randn(B * T * N) for _ in range(3))
-    raw = {
-        "forward": lambda: scan(a, b, state=h, impl="native"),
-        "triad": lambda: torch.add(x, y, alpha=3.0, out=z),
-        "both": work["native"],
-    }
-    with torch.no_grad():
-        forward = medians({name: raw[name] for name in ("forward", "triad")}, 4 * rounds)  # type: ignore[dict-item]
-    share = forward["triad"] / forward["forward"]  # three arrays move in either
-    backward = forward["triad"] * 6 / 3 / (times["native"] - forward["forward"])  # a, h and dy are read, da and db written, y read again
-    what = f"scan, B={B} T={T} N={N}"
-    for name in ("chunk", "loop"):
-        yield ratio("scan", what, name, times)
-    for direction, each in (("forward", share), ("backward", backward)):
-        yield {"row": "S6", "what": what, "direction": direction, "against": "triad", "share": round(each, 3), "kept_memory": False}
+    for kept in (False, True):
+        if kept and not keep_freed_memory():
+            return
+        for op, tail in ((scan, (N,)), (scan_complex, (N // 2, 2))):
+            a, b, h = torch.rand(B, T, *tail) * 0.7, torch.randn(B, T, *tail), torch.zeros(B, *tail)
+            call = {impl: partial(op, state=h, impl=impl) for impl in ("native", "chunk", "loop")}
+            truth = both(lambda a, b, op=op, h=h: op(a, b, state=h.double(), impl="loop")[0], [a.double(), b.double()])()
+            work = {impl: both(lambda a, b, each=each: each(a, b)[0], [a, b]) for impl, each in call.items()}
+            assert max(errors(work["native"](), truth)) < 5e-6
+            forward = {"forward": lambda a=a, b=b, each=call["native"]: each(a, b), "triad": lambda: torch.add(x, y, alpha=3.0, out=z)}
+            with torch.no_grad():
+                times = medians(forward, 4 * rounds)
+            times |= medians(work, rounds)
+            what, setting = f"{op.name}, B={B} T={T} N={N}", {"kept_memory": kept}
+            for name in ("chunk", "loop"):
+                yield ratio("scan", what, name, times, **setting)
+            back = times["native"] - times["forward"]  # a, y and dy are read, da and db written: five arrays for a triad's three
+            for direction, share in (("forward", times["triad"] / times["forward"]), ("backward", times["triad"] * 5 / 3 / back)):
+                row = {"row": "S6" if op is scan else "S6 complex", "what": what, "direction": direction}
+                yield row | {"against": "triad", "share": round(share, 3)} | setting
 
 
 def selective_rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -104,6 +116,25 @@ def selective_rows(options: argparse.Namespace) -> Iterator[Row]:
     times = medians(work, options.rounds)
     for name in ("chunk", "loop"):
         yield ratio("S7", f"selective scan, B={B} T={T} D={D} N={N}", name, times)
+
+
+def softmax_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """The softmax recurrence as RWKV-4 and as Aaren, in heads of 64, use it."""
+    B, T, D = (2, 32, 64) if options.quick else (8, 512, 256)
+    for name, S, V, more in (("RWKV-4", (D,), (D,), 2), ("Aaren", (D // 64, 1), (D // 64, 64), 0)):
+        torch.manual_seed(0)
+        leaves = [torch.randn(B, T, *S), torch.randn(B, T, *V), *(torch.rand(S) for _ in range(more))]
+        fresh = State(torch.full((B, *S), NONE), torch.zeros(B, *V), torch.zeros(B, *S))
+
+        def call(impl: str, state: State, absent: int = 2 - more) -> Callable[..., Tensor]:
+            return lambda *x: softmax_scan(*x, *[None] * absent, state=state, impl=impl)[0]
+
+        truth = both(call("loop", State(*(each.double() for each in fresh))), [leaf.double() for leaf in leaves])()
+        work = {impl: both(call(impl, fresh), leaves) for impl in ("native", "chunk", "loop")}
+        assert max(errors(work["native"](), truth)) < 5e-6
+        times = medians(work, options.rounds)
+        for other in ("chunk", "loop"):
+            yield ratio("softmax scan", f"softmax recurrence as in {name}, B={B} T={T} width {D}", other, times, mixer=name)
 
 
 def delta_rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -129,6 +160,6 @@ def delta_rows(options: argparse.Namespace) -> Iterator[Row]:
             yield ratio("S16", f"delta rule as in {name}, B={B} T={T} H={H} K={K}", other, times, mixer=name)
 
 
-PARTS = {"outer": outer_rows, "scan": scan_rows, "selective": selective_rows, "delta": delta_rows}
+PARTS = {"outer": outer_rows, "selective": selective_rows, "softmax_scan": softmax_rows, "delta": delta_rows, "scan": scan_rows}
 
 main(__name__, __doc__, PARTS)
