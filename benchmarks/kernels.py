@@ -8,7 +8,6 @@ Before anything is timed, each candidate's outputs and gradients are compared wi
 import argparse
 from collections.abc import Callable, Iterator
 from functools import partial
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,11 @@ from torch import Tensor
 
 from benchmarks.common import Row, both, errors, main, medians, ratio
 from ritornello.experiments.machine import keep_freed_memory
-from ritornello.experiments.machine import keep_freed_memory
 from ritornello.ops.delta import delta
 from ritornello.ops.outer import outer
 from ritornello.ops.pointwise import forget
 from ritornello.ops.scan import scan, scan_complex
 from ritornello.ops.selective import selective
-from ritornello.ops.softmax_scan import NONE, State, softmax_scan
 from ritornello.ops.softmax_scan import NONE, State, softmax_scan
 
 
@@ -119,25 +116,6 @@ def selective_rows(options: argparse.Namespace) -> Iterator[Row]:
     times = medians(work, options.rounds)
     for name in ("chunk", "loop"):
         yield ratio("S7", f"selective scan, B={B} T={T} D={D} N={N}", name, times)
-
-
-def softmax_rows(options: argparse.Namespace) -> Iterator[Row]:
-    """The softmax recurrence as RWKV-4 and as Aaren, in heads of 64, use it."""
-    B, T, D = (2, 32, 64) if options.quick else (8, 512, 256)
-    for name, S, V, more in (("RWKV-4", (D,), (D,), 2), ("Aaren", (D // 64, 1), (D // 64, 64), 0)):
-        torch.manual_seed(0)
-        leaves = [torch.randn(B, T, *S), torch.randn(B, T, *V), *(torch.rand(S) for _ in range(more))]
-        fresh = State(torch.full((B, *S), NONE), torch.zeros(B, *V), torch.zeros(B, *S))
-
-        def call(impl: str, state: State, absent: int = 2 - more) -> Callable[..., Tensor]:
-            return lambda *x: softmax_scan(*x, *[None] * absent, state=state, impl=impl)[0]
-
-        truth = both(call("loop", State(*(each.double() for each in fresh))), [leaf.double() for leaf in leaves])()
-        work = {impl: both(call(impl, fresh), leaves) for impl in ("native", "chunk", "loop")}
-        assert max(errors(work["native"](), truth)) < 5e-6
-        times = medians(work, options.rounds)
-        for other in ("chunk", "loop"):
-            yield ratio("softmax scan", f"softmax recurrence as in {name}, B={B} T={T} width {D}", other, times, mixer=name)
 
 
 def softmax_rows(options: argparse.Namespace) -> Iterator[Row]:
