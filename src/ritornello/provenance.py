@@ -32,8 +32,8 @@ class Provenance:
     licence: str | None = None  # the user's note on the data, passed on as given
 
 
-def collect(data: dict[str, str] | None = None, licence: str | None = None) -> Provenance:
-    """The provenance of this process. The thread count and GPU are given only if torch is already imported."""
+def collect(data: dict[str, str] | None = None, licence: str | None = None, threads: int | None = None) -> Provenance:
+    """The provenance of this process. `threads`: those it is going to use; without, torch's, told like the GPU only once it is imported."""
     torch = sys.modules.get("torch")
     packages = ("torch", "numpy", "tokenizers", "safetensors")
     return Provenance(
@@ -45,7 +45,7 @@ def collect(data: dict[str, str] | None = None, licence: str | None = None) -> P
         cpu=_cpu(),
         cores=cores(),
         memory_bytes=_memory(),
-        threads=torch.get_num_threads() if torch else None,
+        threads=threads or (torch.get_num_threads() if torch else None),
         gpu=torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),

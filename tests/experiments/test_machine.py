@@ -99,7 +99,14 @@ def test_a_run_of_given_steps_measures_nothing_and_takes_what_is_said(tmp_path, 
 
     monkeypatch.setattr("ritornello.experiments.plan.fastest_gemm", measured)
     path = ritornello.run("text.txt", out="torch", quiet=True, **small)
-    assert json.loads((path / "config.json").read_text())["train"]["gemm"] == "torch"
+    settings = json.loads((path / "config.json").read_text())["train"]
+    assert {name: settings[name] for name in ("gemm", "keep_memory", "precision", "threads")} == {
+        "gemm": "torch",
+        "keep_memory": True,
+        "precision": "float32",
+        "threads": 2,
+    }
+    assert json.loads((path / "provenance.json").read_text())["threads"] == 2  # not those of this moment
     for error in (3e-7, 3e-3):
         exact(monkeypatch, error)
         monkeypatch.setattr("ritornello.experiments.plan.onednn_error", lambda error=error: error)
