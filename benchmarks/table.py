@@ -42,7 +42,7 @@ def _line(line: dict[str, Any], lower: bool) -> str:
     most, fine = "≤ " if lower else "", ".1e" if line["figure"] == "error" else ".3f" if lower else ".1f"
     bounds = ["" if bound is None else most + write(bound, "g") for bound in (line["floor"], line["aim"])]
     measured = f"**{write(line['measured'], fine)}**" if line["measured"] is not None else ""
-    setting = ", ".join(f"{name} {value}" for name, value in (line["setting"] or {}).items())
+    setting = ", ".join(f"{name} {value}" for name, value in (line["setting"] or {}).items() if value is not None)
     against = line["against"] + (f" ({setting})" if setting else "")
     said = line["verdict"] if line["verdict"] in ("aim", "floor") else f"*{line['verdict']}*"
     return f"| {line['target']} | {line['what']} | {against} | {' | '.join(bounds)} | {measured} | {said} |"
