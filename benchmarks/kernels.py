@@ -1,4 +1,4 @@
-"""The recurrences' kernels against their Python twins and against attention, forward and backward: S1 to S4, S6, S7, S16, S19.
+"""The recurrences' kernels against their Python twins and against attention, forward and backward: S1 to S7, S16, S19.
 
     python -m benchmarks.kernels [--rounds 7] [--keep] [--only outer]
 
@@ -13,8 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common import Row, both, errors, main, medians, ratio
-from ritornello.experiments.machine import keep_freed_memory
+from benchmarks.common import Row, Work, both, errors, gradients, main, medians, ratio
+from ritornello.experiments.machine import fastest_gemm, keep_freed_memory, matrix_products
+from ritornello.mixers import mixer
+from ritornello.mixers.base import Context, Place
+from ritornello.model import Block, LMConfig
 from ritornello.ops.delta import delta
 from ritornello.ops.outer import outer
 from ritornello.ops.pointwise import forget
@@ -75,6 +78,37 @@ def outer_rows_of(T: int, B: int, D: int, rounds: int) -> Iterator[Row]:
     y, dq, dgate, dv = found["native"]
     yield {"row": "S19", "what": what, "of": "outputs", "error": max(y, dq, dv), **size}
     yield {"row": "S19", "what": what, "of": "gate gradient", "error": dgate, **size}
+
+
+def layer_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """S5: a layer of HGRN2 beside one of attention, heads of 128: norm, projections, mixer, residual. A peer has its best precision."""
+    gemm = fastest_gemm(1)
+    for T, B in [(32, 2)] if options.quick else [(512, 8), (2048, 2)]:
+        work: dict[str, Work] = {}
+        for name in ("hgrn2", "attention"):
+            torch.manual_seed(0)
+            mixers = {name: mixer(name).Config(head_dim=128)}
+            block = Block(LMConfig(vocab=2, dim=256, layers=(name,), mixers=mixers, channel=None), Place(0, 1, 0, 1))
+            leaves = [torch.randn(B, T, 256).requires_grad_(), *block.parameters()]
+            for precision in ("float32", "bfloat16"):
+                work[f"{name} {precision}"] = gradients(partial(_layer, block, leaves[0], precision, "auto"), leaves)
+            if name == "hgrn2":
+                found = errors(work["hgrn2 float32"](), gradients(partial(_layer, block, leaves[0], "float32", "loop"), leaves)())
+                assert max(found) < 1e-4, found
+        with matrix_products(gemm) as by:
+            times = medians(work, options.rounds)
+        for precision in ("float32", "bfloat16"):
+            other = min(times["attention float32"], times["attention bfloat16"] if precision == "bfloat16" else torch.inf)
+            best = "float32" if other == times["attention float32"] else "bfloat16"
+            what = f"HGRN2's layer, forward and backward, B={B} T={T} width 256 heads of 128"
+            figures = {"share": round(times[f"hgrn2 {precision}"] / other, 3), "ms": round(1000 * times[f"hgrn2 {precision}"], 3)}
+            setting = {"gemm": by, "precision": best}
+            yield {"row": "S5", "what": what, "against": "attention", "setting": setting, "T": T, "precision": precision} | figures
+
+
+def _layer(block: Block, x: Tensor, precision: str, impl: str) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        return block([x], block.init_state(len(x)), Context(impl=impl))[0]
 
 
 def scan_rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -160,6 +194,13 @@ def delta_rows(options: argparse.Namespace) -> Iterator[Row]:
             yield ratio("S16", f"delta rule as in {name}, B={B} T={T} H={H} K={K}", other, times, mixer=name)
 
 
-PARTS = {"outer": outer_rows, "selective": selective_rows, "softmax_scan": softmax_rows, "delta": delta_rows, "scan": scan_rows}
+PARTS = {
+    "outer": outer_rows,
+    "layer": layer_rows,
+    "selective": selective_rows,
+    "softmax_scan": softmax_rows,
+    "delta": delta_rows,
+    "scan": scan_rows,
+}
 
 main(__name__, __doc__, PARTS)
