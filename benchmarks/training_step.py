@@ -300,7 +300,8 @@ def profile(options: argparse.Namespace, shape: dict[str, Any]) -> Iterator[dict
     for precision in ("float32", "bfloat16"):
         for when, settings in (("before", {"impl": "chunk"}), ("after", TUNED)):
             runner = Candidate(**shape | settings | {"kind": "hgrn2", "precision": precision, "profiled": options.rounds})
-            runner.step()
+            for _ in range(WARM):
+                runner.step()
             for part, seconds in runner.end()["parts"].items():
                 what = f"{part}, a training step of HGRN2, {precision}, {when}"
                 yield {"row": "profile", "what": what, "when": when, "precision": precision, "part": part, "ms": round(1000 * seconds, 2)}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ritornello._native.library import library
 from ritornello.ops import native_pointwise as native
+from ritornello.ops.linear_loss import cross_entropy
 from ritornello.ops.pointwise import forget, rms_norm, swiglu
 
 pytestmark = pytest.mark.skipif(not isinstance(library(), ctypes.CDLL), reason=str(library()))
@@ -93,3 +94,15 @@ def test_the_operators_are_sound(name):
     x, w = torch.randn(3, 5, 20, requires_grad=True), torch.rand(20, requires_grad=True)
     arguments = {"rms_norm": (x, w, 1e-6), "swiglu": (x, torch.randn(3, 5, 20, requires_grad=True)), "forget": (x, w)}[name]
     torch.library.opcheck(getattr(torch.ops.ritornello, name).default, arguments)
+
+
+def test_a_compiler_traces_them_without_a_break():
+    """Where it has to leave a graph to ask what there is, each layer becomes pieces and compiling gains nothing."""
+
+    def layer(x, w, targets):
+        y = rms_norm(x, w, 1e-6)
+        key, log_decay = forget(swiglu(y, x), w)
+        return cross_entropy(key + log_decay, targets)
+
+    inputs = torch.randn(500, 64), torch.rand(64), torch.randint(64, (500,))
+    torch.testing.assert_close(torch.compile(layer, backend="eager", fullgraph=True)(*inputs), layer(*inputs))

@@ -27,11 +27,11 @@ def against(*inputs: Tensor | None) -> str | None:
         return f"inputs are on {first.device.type}"
     if any(each is not None and each.dtype == torch.float64 for each in inputs):
         return "inputs are float64"
-    return _missing()
+    return missing()
 
 
 @torch.compiler.assume_constant_result
-def _missing() -> str | None:
+def missing() -> str | None:
     """Why there are no kernels."""
     found = library()
     return found if isinstance(found, str) else None

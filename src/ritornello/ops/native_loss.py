@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ritornello._native.library import library
+from ritornello.ops.native import missing
 
 IGNORED = -100
 
@@ -22,8 +23,7 @@ def against(logits: Tensor) -> str | None:
         return f"logits are on {logits.device.type}"
     if logits.dtype not in (torch.float32, torch.bfloat16):
         return f"logits are {str(logits.dtype).removeprefix('torch.')}"
-    found = library()
-    return found if isinstance(found, str) else None
+    return missing()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

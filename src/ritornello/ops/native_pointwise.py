@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ritornello._native.library import library
+from ritornello.ops.native import missing
 
 FEW = 2**14  # numbers, below which calling costs more than it saves
 
@@ -22,8 +23,7 @@ def against(x: Tensor) -> str | None:
         return f"inputs are {str(x.dtype).removeprefix('torch.')}"
     if x.numel() < FEW:
         return f"{x.numel()} numbers, fewer than {FEW}"
-    found = library()
-    return found if isinstance(found, str) else None
+    return missing()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
