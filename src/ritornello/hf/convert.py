@@ -43,7 +43,7 @@ def import_folder(path: str | Path, out: str | Path | None = None, tokenizer: st
     shapes = model.state_dict()
     files.check(stored, {theirs: tuple(change.out(shapes[ours]).shape) for ours, theirs, change in pairs}, path)
     words = _tokenizer(path / "tokenizer.json" if tokenizer is None else Path(tokenizer), config.vocab)
-    out = _new_folder(Path("runs") / path.resolve().name if out is None else Path(out))
+    out = files.new_folder(Path("runs") / path.resolve().name if out is None else Path(out))
     words.save(out / "tokenizer.json")
     folder.write_tensors(
         out / "model.safetensors", {ours: change.back(stored[theirs].load()) for ours, theirs, change in pairs}, {"step": 0}
@@ -63,7 +63,7 @@ def export_run(run: str | Path, out: str | Path | None = None) -> Path:
     model, words = loaded.model, loaded.tokenizer
     layout, table = _matching(model)
     table |= {"bos_token_id": words.bos, "eos_token_id": words.eos, "dtype": "float32"}
-    path = _new_folder(Path(run) / "hf-layout" if out is None else Path(out))
+    path = files.new_folder(Path(run) / "hf-layout" if out is None else Path(out))
     words.save(path / "tokenizer.json")
     added = {token["id"]: token["content"] for token in read_file(path / "tokenizer.json")["added_tokens"]}
     ends = {"bos_token": added[words.bos], "eos_token": added[words.eos]}
@@ -171,11 +171,3 @@ def _differences(name: str, part: Any, said: LMConfig) -> list[str]:
 
 def _unlike(layout: Layout, different: list[str]) -> InputError:
     return InputError(f"the {layout.model_type} layout cannot say this model: {'; '.join(different)}")
-
-
-def _new_folder(path: Path) -> Path:
-    """A folder with nothing in it."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path} exists; choose another --out")
-    path.mkdir(parents=True, exist_ok=True)
-    return path

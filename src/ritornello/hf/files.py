@@ -78,6 +78,14 @@ def write(path: Path, table: dict[str, Any], weights: dict[str, Tensor]) -> None
     folder.write_json(path / "config.json", table)
 
 
+def new_folder(path: Path) -> Path:
+    """A folder with nothing in it."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} exists; choose another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def _open(path: Path) -> dict[str, Stored]:
     try:
         file = safe_open(path, "pt")
