@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ritornello._native.library import library
@@ -55,6 +55,8 @@ def resets(share, *shape):
 
 
 @given(T=lengths, K=widths, V=widths, one=st.booleans(), bonus=st.booleans(), share=shares, gate=gates)
+@example(T=67, K=70, V=70, one=False, bonus=False, share=0.1, gate=(0.0, 1.0))  # several blocks of rows and columns
+@example(T=67, K=70, V=70, one=True, bonus=True, share=0.1, gate=(0.0, 1.0))
 def test_outer(T, K, V, one, bonus, share, gate):
     B, H = 2, 3
     inputs = (
