@@ -98,7 +98,7 @@ GROUPS = {
 MISSED: dict[str, str] = {}
 LATER = (
     *("S1 loop", "S1 indexed", "S2 loop", "S2 indexed", "S3", "S4 512", "S4 2048", "S19 outputs", "S19 gates"),
-    *("S6 forward", "S6 backward", "S7 scan", "S7 step", "S16 DeltaNet", "S16 gated", "S16 RWKV-7"),
+    "S7 step",
     *("S5 512", "S5 2048", "S5 512 bf16", "S5 2048 bf16", "S8", "S8 bf16", "S9", "S9 bf16", "S9 compiled", "S10", "S18"),
     *("S12", "S12 100M", "S13 position"),
 )
