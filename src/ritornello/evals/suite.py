@@ -89,6 +89,13 @@ SUITES: dict[str, Entry] = {
     "blimp-fast": Entry("ritornello.evals.blimp:FAST", "babylm_eval/blimp_fast"),
     "supplement": Entry("ritornello.evals.blimp:SUPPLEMENT", "babylm_eval/supplement_filtered"),
     "supplement-fast": Entry("ritornello.evals.blimp:SUPPLEMENT_FAST", "babylm_eval/supplement_fast"),
+    "ewok": Entry("ritornello.evals.ewok:FILTERED", "ewok"),
+    "ewok-full": Entry("ritornello.evals.ewok:FULL", "ewok"),
+    "bear": Entry("ritornello.evals.bear:SUITE", "bear/BEAR"),
+    "bear-big": Entry("ritornello.evals.bear:BIG", "bear/BEAR-big"),
+    "entity": Entry("ritornello.evals.entity:SUITE", "babylm_eval/entity_tracking"),
+    "wug": Entry("ritornello.evals.wug:SUITE", "babylm_eval"),
+    "reading": Entry("ritornello.evals.reading:SUITE", "babylm_eval/reading"),
 }
 
 
