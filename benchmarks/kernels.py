@@ -128,14 +128,23 @@ def scan_rows(options: argparse.Namespace) -> Iterator[Row]:
             forward = {"forward": lambda a=a, b=b, each=call["native"]: each(a, b), "triad": lambda: torch.add(x, y, alpha=3.0, out=z)}
             with torch.no_grad():
                 times = medians(forward, 4 * rounds)
-            times |= medians(work, rounds)
+            times |= medians(work, rounds) | medians({"backward": backward(call["native"], a, b)}, 4 * rounds)
             what, setting = f"{op.name}, B={B} T={T} N={N}", {"kept_memory": kept}
             for name in ("chunk", "loop"):
                 yield ratio("scan", what, name, times, **setting)
-            back = times["native"] - times["forward"]  # a, y and dy are read, da and db written: five arrays for a triad's three
-            for direction, share in (("forward", times["triad"] / times["forward"]), ("backward", times["triad"] * 5 / 3 / back)):
+            # forward moves three arrays, as a triad does; backward reads a, y and dy and writes da and db
+            for direction, arrays in (("forward", 3), ("backward", 5)):
+                share = times["triad"] * arrays / 3 / times[direction]
                 row = {"row": "S6" if op is scan else "S6 complex", "what": what, "direction": direction}
                 yield row | {"against": "triad", "share": round(share, 3)} | setting
+
+
+def backward(run: Callable[..., tuple[Tensor, Tensor]], a: Tensor, b: Tensor) -> Callable[[], object]:
+    """The backward pass alone, again and again, of one forward pass."""
+    leaves = [a.clone().requires_grad_(), b.clone().requires_grad_()]
+    y = run(*leaves)[0]
+    weight = torch.randn_like(y)
+    return lambda: torch.autograd.grad(y, leaves, weight, retain_graph=True)
 
 
 def selective_rows(options: argparse.Namespace) -> Iterator[Row]:
