@@ -165,8 +165,8 @@ def _export(options: dict[str, Any], began: float) -> int:
         path = export_model(options["run"], options["out"], options["push"])
     else:
         path = export_run(options["run"], options["out"])
-    address = None if options["push"] is None else push(path, options["push"])
-    print(json.dumps({"path": str(path), "address": address}, ensure_ascii=False) if options["json"] else address or path)
+    found = {"path": str(path)} | ({} if options["push"] is None else {"address": push(path, options["push"])})
+    print(json.dumps(found, ensure_ascii=False) if options["json"] else "\n".join(found.values()))
     return 0
 
 
