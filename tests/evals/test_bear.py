@@ -7,6 +7,7 @@ from told import Told, rows_of, uniform
 
 from ritornello.errors import InputError
 from ritornello.evals import bear
+from ritornello.evals.files import read_text, records
 from ritornello.evals.suite import SUITES
 
 TEMPLATES = ["[X] is in [Y].", "[Y] holds [X].", "In [Y] is [X]."]
@@ -53,14 +54,15 @@ def test_templates_by_hand(own):
 
 
 def test_the_mean_per_token_by_hand(own):
-    """A letter costs a nat, those of Hii half: long, but cheap."""
+    """Hii makes a statement longer by a letter, each of which is a little cheaper; Lo will not do for two at all."""
+
+    def score(request):
+        return -len(request.text) * (1.95 if "Hii" in request.text else 9.0 if "two" in request.text else 2.0)
+
     (task,) = bear.SUITE.tasks(own, None)
-    outcome = task.run(Told(lambda request: -float(len(request.text) - ("Hii" in request.text) * 0.5)), None)
-    assert rows_of(outcome, "accuracy (official)").value == 0.5
-    assert [each["pred"] for each in outcome.predictions] == [["Lo"] * 3] * 2
+    outcome = task.run(Told(score), None)
+    assert rows_of(outcome, "accuracy (official)").value == 1
     assert rows_of(outcome, "accuracy (mean per token)").value == 0.5
-    always = task.run(Told(lambda request: -2.0 * len(request.text) if "Lo" in request.text else -1.0 * len(request.text) - 8), None)
-    assert rows_of(always, "accuracy (mean per token)").value == 0.5
 
 
 def test_answers_are_those_that_occur_where_none_are_told(own):
@@ -107,6 +109,15 @@ def test_a_uniform_scorer_has_chance_on_the_real_relations(real_data):
     assert means["all instances", "accuracy (official)"].value == pytest.approx(instances.value)  # answers are balanced
     assert means["all", "accuracy (official)"].value == pytest.approx(means["all", "accuracy (official)"].chance)
     assert bear.SUITE.means(rows)[0].task == "all instances"
+
+
+def test_bear_is_the_lite_part_of_big(real_data):
+    places = json.loads(read_text(real_data / "bear/bear_lite_indices.json.gz"))
+    small, big = ({path.name: records(path) for path in (real_data / SUITES[name].path).glob("P*")} for name in ("bear", "bear-big"))
+    for name, found in small.items():
+        lite = [big[name][place].fields for place in places[name.split(".")[0]]]
+        assert [(one["sub_label"], one["obj_label"]) for one in lite] == [(r.fields["sub_label"], r.fields["obj_label"]) for r in found]
+    assert len(small) == 60
 
 
 def test_the_big_relations(real_data):

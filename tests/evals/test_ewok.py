@@ -58,6 +58,7 @@ def test_both_scores_by_hand(own):
     table["C two.", " T two."] = -3.5
     outcome = task.run(scores(table), None)
     assert rows_of(outcome, "accuracy (official)").value == 0.5
+    assert rows_of(outcome, ewok.TWO_SIDED).value == 0.75
     assert outcome.predictions[1]["pred"] == 2
     assert task.name == "a-domain"
 

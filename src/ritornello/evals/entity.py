@@ -29,7 +29,7 @@ def _split(name: str, records: Sequence[Record], limit: int | None) -> list[Task
     for record in records:
         item = record.text("input_prefix"), record.texts("options")
         by_operations.setdefault(int(record.number("numops")), []).append(item)
-    return [_task(f"{name}_{count}_ops", spread(items, limit)) for count, items in sorted(by_operations.items())]
+    return [_task(f"{name}_{count}_ops", spread(items, limit)) for count, items in by_operations.items()]
 
 
 def _task(name: str, items: Sequence[tuple[str, list[str]]]) -> Task:
