@@ -8,36 +8,18 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+from example_run import WORDS, make_run
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from ritornello import folder
 from ritornello.cli import main
-from ritornello.config import to_dict
-from ritornello.data.tokenizers import ByteTokenizer, LibraryTokenizer, load_tokenizer, train_bpe
+from ritornello.data.tokenizers import LibraryTokenizer, load_tokenizer
 from ritornello.errors import InputError
 from ritornello.hf.export import export_model, push
 from ritornello.hf.tokenizer import write_tokenizer
-from ritornello.model import LM, LMConfig
 
 TEXT = "Ein \U0001f600 für 2 <|endoftext|>  \n und <pad> [CLS] mehr"
-WORDS = {"bytes": ByteTokenizer(), "bpe": train_bpe(["the cat and the dog, the cat and the hat"] * 9, 280)}
-
-
-def make_run(path, words=WORDS["bpe"], steps: int = 4, **options):
-    """The folder of a finished run, without the running."""
-    path.mkdir(parents=True)
-    model = LM(LMConfig(vocab=words.size, dim=32, layers=options.pop("layers", ("hgrn2",) * 2)))
-    words.save(path / "tokenizer.json")
-    folder.write_tensors(path / "model.safetensors", folder.weights(model), {})
-    corpus = {"name": "a tale", "words": 4321, "nbytes": 23456, "sources": {"tale.txt": "ab" * 32}}
-    tables = {"model": to_dict(model.config), "corpus": corpus, "train": {"steps": 4, "length": 8}, "tokenizer": {}, "evaluate": {}}
-    folder.write_json(path / "config.json", {"format": 1, "plan": "A small model.", "licence": None} | tables | options)
-    made = {"ritornello": "0.1.0", "commit": "abc", "cpu": "a cpu", "cores": 2, "gpu": None}
-    folder.write_json(path / "provenance.json", made)
-    line = {"step": steps, "tokens": 5120, "seconds": 90.0}
-    (path / "log.jsonl").write_text("\n".join(json.dumps(each) for each in ({"step": 1}, line)) + "\n")
-    return path
 
 
 @pytest.fixture
