@@ -72,7 +72,8 @@ def test_a_public_suite_of_pairs_has_a_gap_and_a_users_has_what_is_there(real_da
     assert sorted(lost) == ["hypernym", "turn_taking"]
     assert "missing" in lost["hypernym"]
     assert "changed" in lost["turn_taking"]
-    assert [task.name for task in pairs_suite("supplement-fast").tasks(tmp_path, None)][-1] == "turn_taking"
+    own = pairs_suite("supplement-fast").tasks(tmp_path, None)
+    assert [task.run(Told(uniform), None).rows[0].n for task in own] == [50, 50, 50, 1]
 
 
 def test_broken_files(tmp_path):

@@ -94,6 +94,8 @@ def test_ewok_is_numbers_and_its_texts_lie_in_an_archive(evaluated):
 def test_it_says_what_is_lacking(evaluated, tmp_path):
     *_, lacking = evaluated
     assert lacking == ["blimp: 0 of 67 subtasks", "glue: 0 of 7 subtasks"]
+    (tmp_path / "blimp").mkdir()
+    (tmp_path / "blimp" / "adjunct_island.json").write_text('{"predictions": []}')
     with pytest.raises(InputError, match="holds no decisions; evaluate one of blimp, entity, ewok"):
         write_predictions(tmp_path, tmp_path / "x.json", tmp_path)
 
