@@ -2,8 +2,8 @@
 
     python -m benchmarks.peers [--only mamba] [--rounds 3] [--keep]
 
-Both compute the mean loss of 2 texts of 512 tokens and the gradients of all weights: ours as it trains, theirs as AutoModelForCausalLM
-gives it, after their losses and the gradients of their embeddings were found alike. transformers' Mamba takes close to a minute a step, so
+Both compute the mean loss of a text of 512 tokens and the gradients of all weights: ours as it trains, theirs as AutoModelForCausalLM
+gives it, after their losses and the gradients of their embeddings were found alike. transformers' Mamba takes a minute or two a step, so
 rounds are few.
 """
 
@@ -33,7 +33,7 @@ MODELS = {  # a layer, or a period of them, and what its paper sets beside
 
 def rows(name: str, options: argparse.Namespace) -> Iterator[Row]:
     layout_name, period, more = MODELS[name]
-    vocab, dim, depth, B, T = (512, 128, 2, 1, 32) if options.quick else (8192, 256, 10 // len(period), 2, 512)
+    vocab, dim, depth, B, T = (512, 128, 2, 1, 32) if options.quick else (8192, 256, 10 // len(period), 1, 512)
     torch.manual_seed(0)
     config = LMConfig(vocab=vocab, dim=dim, layers=period * depth, **more)
     ours, theirs = LM(config), twin(LM(config), layout_name)
