@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ritornello.errors import InputError
-from ritornello.model import CausalLM
+from ritornello.evals.prefixes import shared_log_prob
+from ritornello.model import LM, CausalLM
 from ritornello.state import nbytes
 from ritornello.state import rows as select
 
@@ -57,8 +58,8 @@ def log_prob(
     """Sum of log p(token | earlier tokens), in nats: (len(texts),) float64 on the CPU.
 
     The first token of a text, BOS as a rule, conditions and is not scored; `first` says for each text where scoring begins, 1 or later.
-    Right padding needs no mask: a causal model's earlier outputs cannot see it. Equal texts are scored once. Raises InputError for an empty
-    text or an unknown token id.
+    Equal texts are scored once, and under an LM of ours equal beginnings too (see prefixes.py). Other models read each text by itself;
+    right padding needs no mask, as a causal model's earlier outputs cannot see it. Raises InputError for an empty text or an unknown id.
     """
     for index, text in enumerate(texts):
         if not text:
@@ -66,14 +67,19 @@ def log_prob(
     places: dict[tuple[tuple[int, ...], int], int] = {}
     begins = [1] * len(texts) if first is None else first
     where = [places.setdefault((tuple(text), begin), len(places)) for text, begin in zip(texts, begins, strict=True)]
-    unique = [torch.tensor(text, dtype=torch.int64) for text, _ in places]
-    begin = torch.tensor([begin - 1 for _, begin in places])
+    unique, begins = [list(text) for text, _ in places], [begin for _, begin in places]
     sums = torch.zeros(len(unique), dtype=torch.float64)
+    if not unique:
+        return sums
+    done, whole = 0, sum(len(text) - 1 for text in unique)
     with evaluating(model):
-        for chosen, sizes, nats in _padded(model, unique, tokens_per_batch, progress):
-            at = torch.arange(nats.shape[1])
-            scored = (at < torch.tensor(sizes)[:, None]) & (at >= begin[chosen, None])
-            sums[chosen] = -nats.double().where(scored, 0).sum(1)
+        _limits(model, [torch.tensor(text) for text in unique], tokens_per_batch)
+        several = (unique, begins, tokens_per_batch)
+        for chosen, found in shared_log_prob(model, *several) if isinstance(model, LM) else _padded_log_prob(model, *several):
+            sums[chosen] = found
+            done += sum(len(unique[index]) - 1 for index in chosen)
+            if progress:
+                progress(done, whole)
     return sums[where]
 
 
@@ -203,6 +209,15 @@ def _padded(
         done += sum(sizes)
         if progress:
             progress(done, whole)
+
+
+def _padded_log_prob(model: CausalLM, texts: Sequence[list[int]], first: Sequence[int], tokens: int) -> Iterator[tuple[list[int], Tensor]]:
+    """As `shared_log_prob`, for any model: each text by itself, right padding unseen."""
+    begin = torch.tensor(first)
+    for chosen, sizes, nats in _padded(model, [torch.tensor(text) for text in texts], tokens, None):
+        at = torch.arange(1, nats.shape[1] + 1)
+        scored = (at <= torch.tensor(sizes)[:, None]) & (at >= begin[chosen, None])
+        yield chosen, -nats.double().where(scored, 0).sum(1)
 
 
 def _windowed(model: CausalLM, documents: list[Tensor], length: int, tokens: int, progress: Progress | None) -> list[Tensor]:
