@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 INTERVAL = 1.96  # standard errors on either side of a 95 % interval
-FRACTIONS = ("accuracy", "ties")  # metrics that begin so lie between 0 and 1 and are written in per cent
+FRACTIONS = ("accuracy", "ties", "F1", "MCC")  # metrics that begin so are at most 1 and are written in per cent
 
 
 def number(value: float) -> str:

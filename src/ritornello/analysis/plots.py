@@ -76,6 +76,22 @@ def interval(value: float, stderr: float | None, low: float, high: float, chance
     return Markup('<svg class="{}" aria-hidden="true" width="100%" height="20">{}</svg>').format(kind, Markup("").join(parts))
 
 
+def strip(value: float, stderr: float | None, others: Sequence[tuple[str, float]], low: float, high: float, chance: float | None) -> Markup:
+    """One value with its 95 % interval among those of others, (name, value), which are told where one points at them."""
+
+    def across(at: float) -> float:
+        return min(1.0, max(0.0, (at - low) / (high - low)))
+
+    margin = (stderr or 0.0) * numerals.INTERVAL
+    parts = [_rule("grid", (0, 0.5), (1, 0.5))]
+    if chance is not None:
+        parts.append(_rule("chance", (across(chance), 0), (across(chance), 1)))
+    other = Markup('<circle class="else" cx="{}" cy="50%" r="5"><title>{}</title></circle>')
+    parts += [other.format(_percent(across(at)), name) for name, at in others]
+    parts += [_rule("whisker", (across(value - margin), 0.5), (across(value + margin), 0.5)), _dot("dot", across(value), 0.5, 6.5)]
+    return Markup('<svg class="interval strip" aria-hidden="true" width="100%" height="28">{}</svg>').format(Markup("").join(parts))
+
+
 def log_bar(value: float, low: float, high: float, kind: str, title: str) -> Markup:
     """A bar on a logarithmic scale, with a line at every factor of 1,000."""
     grid = Markup("").join(_rule("grid", (at, 0), (at, 1)) for _, at in _thousands(low, high))

@@ -3,6 +3,7 @@
     FOLDER/blimp/adjunct_island.json      rows and predictions of a task, and the key they belong to: subject, protocol, items, rules
     FOLDER/blimp@100/...                  the same of at most 100 items a task
     FOLDER/results.json                   all rows, and where they come from
+    FOLDER/report.html                    the page made of them
 
 A task whose key has not changed is not run again, so a killed evaluation goes on where it was. A suite or task that cannot be read or
 scored is a gap: a row without a value that says why; the rest still runs, and a mean over a gap has no value either.
@@ -19,10 +20,12 @@ from typing import Any, NamedTuple
 import torch
 
 from ritornello import folder, provenance
+from ritornello.analysis.evaluation_page import render
 from ritornello.config import from_dict, read_file, to_dict
 from ritornello.errors import InputError
 from ritornello.evals.blimp import pairs_suite
 from ritornello.evals.files import bare_name
+from ritornello.evals.published import CAVEAT, PUBLISHED
 from ritornello.evals.report import Report, Row
 from ritornello.evals.scoring import Progress
 from ritornello.evals.subject import Subject
@@ -136,6 +139,7 @@ def evaluate_sources(subject: Subject, chosen: Sequence[Source], out: Path | Non
     with folder.locked(out):
         report = _report(subject, chosen, out, console, limit)
         folder.write_json(out / "results.json", to_dict(report))
+        folder.write_bytes(out / "report.html", render(out, to_dict(PUBLISHED), CAVEAT).encode())
     return report
 
 
