@@ -96,6 +96,9 @@ SUITES: dict[str, Entry] = {
     "entity": Entry("ritornello.evals.entity:SUITE", "babylm_eval/entity_tracking"),
     "wug": Entry("ritornello.evals.wug:SUITE", "babylm_eval"),
     "reading": Entry("ritornello.evals.reading:SUITE", "babylm_eval/reading"),
+    "glue": Entry("ritornello.evals.glue:GLUE", "glue"),
+    "glue-2024": Entry("ritornello.evals.glue:GLUE_2024", "glue"),
+    "glue-2025": Entry("ritornello.evals.glue:GLUE_2025", "glue"),
 }
 
 
