@@ -118,15 +118,15 @@ class ByteTokenizer(_Tokenizer):
 
 
 class LibraryTokenizer(_Tokenizer):
-    """A tokenizer of the Hugging Face library, set up so that no text reaches `bos` or `eos`."""
+    """A tokenizer of the Hugging Face library, set up so that no text reaches `bos` or `eos`: `ends`, or tokens of the usual names."""
 
-    def __init__(self, raw: tokenizers.Tokenizer):
+    def __init__(self, raw: tokenizers.Tokenizer, ends: tuple[int, int] | None = None):
         raw.encode_special_tokens = True  # their names in a text are text
         raw.no_truncation()
         raw.no_padding()
         if getattr(raw.model, "dropout", None):
             raw.model.dropout = None  # a text always gives the same ids
-        self.bos, self.eos = _ends(raw)
+        self.bos, self.eos = ends or _ends(raw)
         self.raw = raw
         self.json = raw.to_str()
         spec = json.loads(self.json)

@@ -34,11 +34,9 @@ def settings(path: Path) -> dict[str, Any]:
 
 def tensors(path: Path) -> dict[str, Stored]:
     """Every tensor of the folder by name, not yet read. InputError for what is missing, damaged, no safetensors or no float."""
+    need_safetensors(path)
     if (path / WEIGHTS).is_file():
         return _open(path / WEIGHTS)
-    if not (path / INDEX).is_file():
-        unsafe = [found.name for pattern in UNSAFE for found in sorted(path.glob(pattern))]
-        raise InputError(_refusal(path, unsafe[0]) if unsafe else f"{path}: no {WEIGHTS} and no {INDEX}")
     places = read_file(path / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
         raise InputError(f"{path / INDEX}: its weight_map is no table of tensors and files")
@@ -53,6 +51,13 @@ def tensors(path: Path) -> dict[str, Stored]:
             raise InputError(f"{path / place}: the index and the file differ on {_listed(part.keys() ^ named)}")
         found |= part
     return found
+
+
+def need_safetensors(path: Path) -> None:
+    """InputError unless the folder has its weights as safetensors."""
+    if not (path / WEIGHTS).is_file() and not (path / INDEX).is_file():
+        unsafe = [found.name for pattern in UNSAFE for found in sorted(path.glob(pattern))]
+        raise InputError(_refusal(path, unsafe[0]) if unsafe else f"{path}: no {WEIGHTS} and no {INDEX}")
 
 
 def check(stored: dict[str, Stored], wanted: dict[str, tuple[int, ...]], where: Path) -> None:
