@@ -22,7 +22,7 @@ BELOW = {
     **dict.fromkeys(("evals", "analysis"), GROUND | {"mixers", "model", "data", "folder"}),
     "serve": GROUND | {"_native", "mixers", "model", "data", "folder"},
     "train": GROUND | {"ops", "mixers", "model", "data", "folder"},
-    "experiments": GROUND | {"_native", "ops", "mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
+    "experiments": GROUND | {"_native", "ops", "mixers", "model", "data", "folder", "hf", "train", "evals", "analysis", "serve"},
     "diagnostics": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
     "cli": GROUND | {"diagnostics", "mixers", "folder", "hf", "serve", "experiments"},
 }

@@ -1,16 +1,22 @@
 """From what a user names to a subject of evaluation."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from ritornello.config import read_file
+from ritornello.errors import InputError
+from ritornello.evals.masked import MaskedSubject
 from ritornello.evals.subject import CausalSubject, Subject
 from ritornello.folder import Loaded, digest, load, weights
 
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+WINDOW = 512  # tokens of a long text that a model of transformers reads at a time, if it can
+
 
 def open_subject(spec: str, protocol: str = "ritornello") -> Subject:
-    """The model of a run folder. InputError where there is none."""
-    return of_run(load(Path(spec)), protocol)
+    """The model of a run folder or an export, or any Hugging Face model on disk or hub. InputError where there is none."""
+    return _of_transformers(spec, protocol) if _is_of_transformers(spec) else of_run(load(Path(spec)), protocol)
 
 
 def of_run(loaded: Loaded, protocol: str = "ritornello") -> CausalSubject:
@@ -29,3 +35,23 @@ def default_out(spec: str) -> Path:
 def is_run(path: Path) -> bool:
     """Whether this is a run's folder."""
     return (path / "config.json").is_file() and "train" in read_file(path / "config.json")
+
+
+def _is_of_transformers(spec: str) -> bool:
+    """Whether this is a folder of a Hugging Face model, or could be a name on the hub."""
+    path = Path(spec)
+    if path.exists():
+        return (path / "config.json").is_file() and "model_type" in read_file(path / "config.json")
+    return HUB_NAME.fullmatch(spec) is not None
+
+
+def _of_transformers(spec: str, protocol: str) -> Subject:
+    try:
+        from ritornello.hf.model import HFMaskedModel, open_model
+    except ImportError as error:
+        raise InputError(f"{spec}: no run folder; for a Hugging Face model: pip install 'ritornello[hf]'") from error
+    opened = open_model(spec)
+    about = (opened.tokenizer, opened.name, opened.sha256, protocol)
+    if isinstance(opened.model, HFMaskedModel):
+        return MaskedSubject(opened.model, *about)
+    return CausalSubject(opened.model, *about, min(WINDOW, opened.length))
