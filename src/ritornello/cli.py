@@ -22,6 +22,8 @@ TIME_MIXERS = ", ".join(sorted(set(MIXERS) - CHANNEL))
 OWN_FILES = {  # of `ritornello evaluate`
     "pairs": "minimal pairs: a JSON-lines file, or a folder of them",
     "text": "text to predict: bits per byte and perplexity",
+    "statements": 'JSON lines {"statements": [...], "answer": 0}: is the right one the most probable?',
+    "last_words": 'texts, a line each or JSON lines {"text": "..."}: is the last word foreseen?',
 }
 
 
@@ -351,6 +353,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced: a quick look, not a score")
     _add_protocol(evaluate, "ritornello")
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="what is kept (default: RUN/evaluation, or evaluations/NAME)")
+    evaluate.add_argument("--predictions", type=Path, metavar="FILE.json", help="write the decisions as the BabyLM challenge wants them")
 
 
 def _add_diagnose(commands: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from told import Told
 
+from ritornello import cli
 from ritornello.config import read_file
 from ritornello.errors import InputError
 from ritornello.evals import ewok
@@ -17,7 +18,7 @@ from ritornello.evals.files import records
 from ritornello.evals.suite import SUITES
 from ritornello.experiments.console import Console
 from ritornello.experiments.predictions import write_predictions
-from ritornello.experiments.suites import evaluate_suites
+from ritornello.experiments.suites import evaluate, evaluate_suites
 
 QUIET = Console(quiet=True)
 OFFICIAL = "accuracy (official)"
@@ -94,17 +95,29 @@ def test_ewok_is_numbers_and_its_texts_lie_in_an_archive(evaluated):
 def test_it_says_what_is_lacking(evaluated, tmp_path):
     *_, lacking = evaluated
     assert lacking == ["blimp: 0 of 67 subtasks", "glue: 0 of 7 subtasks"]
-    (tmp_path / "blimp").mkdir()
-    (tmp_path / "blimp" / "adjunct_island.json").write_text('{"predictions": []}')
     with pytest.raises(InputError, match="holds no decisions; evaluate one of blimp, entity, ewok"):
         write_predictions(tmp_path, tmp_path / "x.json", tmp_path)
 
 
+def keep(folder, suite, task, subject="0", protocol="ritornello", predictions=({"id": "x", "pred": "y"},)):
+    """A folder of an evaluation with one task."""
+    (folder / suite).mkdir(parents=True, exist_ok=True)
+    kept = {"key": {"subject": subject, "protocol": protocol}, "predictions": list(predictions)}
+    (folder / suite / f"{task}.json").write_text(json.dumps(kept))
+    (folder / "results.json").write_text(json.dumps({"subject": {"sha256": "0", "protocol": "ritornello"}}))
+
+
+@pytest.mark.parametrize("other", [{"subject": "1"}, {"protocol": "official-2025"}, {"predictions": ()}])
+def test_only_decisions_of_this_subject(tmp_path, other):
+    keep(tmp_path, "blimp", "a")
+    keep(tmp_path, "blimp", "b", **other)
+    assert "blimp: 1 of 67 subtasks" in write_predictions(tmp_path, tmp_path / "x.json", tmp_path)
+    assert list(read_file(tmp_path / "x.json")["blimp"]) == ["a"]
+
+
 def test_decisions_on_other_items_are_refused(evaluated, tmp_path):
-    data, _, file, _ = evaluated
-    (tmp_path / "ewok").mkdir()
-    kept = read_file(file.parent / "ewok" / "agent-properties.json")
-    (tmp_path / "ewok" / "agent-properties.json").write_text(json.dumps(kept | {"predictions": kept["predictions"][:-1]}))
+    data, *_ = evaluated
+    keep(tmp_path, "ewok", "agent-properties", predictions=[{"id": "x", "pred": 1}] * 2209)
     with pytest.raises(InputError, match="agent-properties: 2209 decisions on 2210 rows"):
         write_predictions(tmp_path, tmp_path / "x.json", data)
 
@@ -128,3 +141,22 @@ def test_published_decisions_come_out_as_published(real_data, tmp_path, size, ma
         return [record.fields["sentence_good"] for record in records(real_data / SUITES["supplement"].path / f"{subtask}.jsonl.gz")]
 
     assert 100 * official_mean(read_file(tmp_path / "x.json")["blimp_supplement"], good) == pytest.approx(macro, abs=0.005)
+
+
+def test_the_command(real_data, tmp_path, monkeypatch, capsys):
+    """`ritornello evaluate` with files of one's own, and the decisions written."""
+    monkeypatch.setattr("ritornello.experiments.suites.open_subject", lambda spec, protocol: Told(letters))
+    (tmp_path / "facts.jsonl").write_text('{"statements": ["eel", "cat"], "answer": 1}\n')
+    (tmp_path / "ends.txt").write_text("we see the sea\nwe go far\n")
+    own = ["--statements", str(tmp_path / "facts.jsonl"), "--last-words", str(tmp_path / "ends.txt"), "--out", str(tmp_path / "out")]
+    command = ["evaluate", "x", "--suite", "supplement", "--data", str(real_data), *own, "--predictions", str(tmp_path / "x.json")]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().err
+    assert "x.json: ewok: 0 of 11 subtasks" in said
+    assert "x.json: blimp_supplement" not in said
+    assert list(read_file(tmp_path / "x.json")) == ["blimp_supplement"]
+    rows = {(row["suite"], row["task"], row["metric"]): row["value"] for row in read_file(tmp_path / "out" / "results.json")["rows"]}
+    assert rows["facts", "all", OFFICIAL] == 1
+    assert rows["ends.txt", "all", "accuracy (greedy)"] == 0.5
+    with pytest.raises(InputError, match="give it a folder with out"):
+        evaluate("x", ["supplement"], data=real_data, predictions=tmp_path / "x.json")

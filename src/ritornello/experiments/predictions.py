@@ -34,9 +34,12 @@ Subtasks = dict[str, dict[str, list[dict[str, Any]]]]
 def write_predictions(evaluation: Path, file: Path, data: Path) -> list[str]:
     """Write the decisions that an evaluation's folder holds of whole suites; EWoK's with their texts go into an archive.
 
-    Returns what the challenge's file would have and this one lacks, a line each. InputError if there is no decision at all.
+    They are those of the subject of its results.json: what may lie there of another is left. Returns what the challenge's file would have
+    and this one lacks, a line each. InputError if there is no decision at all.
     """
-    found = {name: part for name in PARTS if (part := _read(evaluation, name))}
+    results = evaluation / "results.json"
+    about = read_file(results)["subject"] if results.exists() else {}
+    found = {name: part for name in PARTS if (part := _read(evaluation, name, about))}
     if not found:
         suites = ", ".join(sorted({ours for ours, _, _ in PARTS.values()}))
         raise InputError(f"{evaluation}: holds no decisions; evaluate one of {suites} first")
@@ -48,10 +51,15 @@ def write_predictions(evaluation: Path, file: Path, data: Path) -> list[str]:
     return [f"{name}: {counts[name]} of {whole} subtasks" for name, (_, _, whole) in PARTS.items() if counts[name] < whole]
 
 
-def _read(evaluation: Path, name: str) -> Subtasks:
+def _read(evaluation: Path, name: str, about: dict[str, str]) -> Subtasks:
+    """What the folder keeps of a part of the file, if it is this subject's."""
     ours, task, _ = PARTS[name]
-    kept = {path.stem: read_file(path).get("predictions") for path in sorted((evaluation / ours).glob(f"{task}.json"))}
-    return {stem: {"predictions": made} for stem, made in kept.items() if made}
+    found: Subtasks = {}
+    for path in sorted((evaluation / ours).glob(f"{task}.json")):
+        kept = read_file(path)
+        if kept["predictions"] and (kept["key"]["subject"], kept["key"]["protocol"]) == (about.get("sha256"), about.get("protocol")):
+            found[path.stem] = {"predictions": kept["predictions"]}
+    return found
 
 
 def with_texts(decisions: Subtasks, folder: Path) -> Subtasks:

@@ -25,18 +25,26 @@ from ritornello.config import from_dict, read_file, to_dict
 from ritornello.errors import InputError
 from ritornello.evals.blimp import pairs_suite
 from ritornello.evals.files import bare_name
+from ritornello.evals.lastword import last_words_suite
 from ritornello.evals.published import CAVEAT, PUBLISHED
 from ritornello.evals.report import Report, Row
 from ritornello.evals.scoring import Progress
+from ritornello.evals.statements import statements_suite
 from ritornello.evals.subject import Subject
 from ritornello.evals.suite import RULES, SUITES, Suite, Task, digest, suite
 from ritornello.evals.text import text_suite
 from ritornello.experiments.console import Console, clock
 from ritornello.experiments.machine import fastest_gemm, matrix_products
+from ritornello.experiments.predictions import write_predictions
 from ritornello.experiments.subjects import of_run, open_subject
 from ritornello.folder import Loaded
 
-OWN: dict[str, Callable[[str], Suite]] = {"pairs": pairs_suite, "text": text_suite}
+OWN: dict[str, Callable[[str], Suite]] = {
+    "pairs": pairs_suite,
+    "text": text_suite,
+    "statements": statements_suite,
+    "last_words": last_words_suite,
+}
 DATA = "RITORNELLO_DATA"  # names the data folder where no other is given
 
 
@@ -63,25 +71,37 @@ def evaluate(
     *,
     pairs: Sequence[str | Path] = (),
     text: Sequence[str | Path] = (),
+    statements: Sequence[str | Path] = (),
+    last_words: Sequence[str | Path] = (),
     data: str | Path | None = None,
     out: str | Path | None = None,
     limit: int | None = None,
     protocol: str = "ritornello",
+    predictions: str | Path | None = None,
     console: Console | None = None,
 ) -> Report:
     """Scores of a model on suites of benchmarks and on files of your own; the names are those of the options of `ritornello evaluate`.
 
     `model` is what `load` gave, a run folder, or a Hugging Face model; `suites` are names out of SUITES, or "all"; `data` is the folder
-    their files lie in, RITORNELLO_DATA if not given. With `out` every finished task is kept there, and not run again. Raises InputError.
+    their files lie in, RITORNELLO_DATA if not given. With `out` every finished task is kept there, and not run again; `predictions` is a
+    file for its decisions, see experiments/predictions.py. Raises InputError.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit: {limit} is less than 1")
-    chosen = [*(sources(suites, data_folder(data)) if suites else ()), *own_files(pairs=pairs, text=text)]
+    own = own_files(pairs=pairs, text=text, statements=statements, last_words=last_words)
+    chosen = [*(sources(suites, data_folder(data)) if suites else ()), *own]
     if not chosen:
-        raise InputError("nothing to evaluate: give --suite, or files of your own with --pairs or --text")
+        raise InputError(f"nothing to evaluate: give --suite, or files of your own with --{', --'.join(OWN).replace('_', '-')}")
+    if predictions is not None and out is None:
+        raise InputError("predictions: they are made of what an evaluation keeps; give it a folder with out")
     subject = of_run(model, protocol) if isinstance(model, Loaded) else open_subject(str(model), protocol)
+    console = console or Console(quiet=True)
     with matrix_products(fastest_gemm(torch.get_num_threads())):
-        return evaluate_sources(subject, chosen, None if out is None else Path(out), console or Console(quiet=True), limit)
+        report = evaluate_sources(subject, chosen, None if out is None else Path(out), console, limit)
+    if predictions is not None and out is not None:
+        for lacking in write_predictions(Path(out), Path(predictions), data_folder(data)):
+            console.say(f"{predictions}: {lacking}")
+    return report
 
 
 def evaluate_suites(subject: Subject, names: Sequence[str], data: Path, out: Path, console: Console, limit: int | None = None) -> Report:
