@@ -246,7 +246,8 @@ def _examples(benchmark: Benchmark, path: Path, name: str) -> list[Example]:
 def _table(file: Path, published: str | None) -> list[Record]:
     """CoLA's lines (source, label, author's mark, sentence) and SST-2's (sentence, label)."""
     found = []
-    for number, line in enumerate(read_text(file, published).splitlines(), 1):
+    lines = read_text(file, published).split("\n")
+    for number, line in ((number, line) for number, line in enumerate(lines, 1) if line.strip()):
         cells = line.split("\t")
         if len(cells) not in (2, 4) or not cells[1].isdecimal():
             raise InputError(f"{file}:{number}: expected sentence and label, or source, label, mark and sentence, with tabs between")
