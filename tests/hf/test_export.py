@@ -67,6 +67,7 @@ def test_opened_by_the_code_in_it(run, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("['the cat")
     assert done.stdout.endswith("'RitornelloForCausalLM', 'ritornello.hf.modeling']\n")
+    assert not (tmp_path / "again" / "modeling.py").exists()  # no copy of our code
 
 
 def test_importing_ritornello_imports_neither(run):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from laws import assert_same, lively
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, mse_loss
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, DynamicCache
 
@@ -13,6 +13,7 @@ from ritornello.config import to_dict
 from ritornello.errors import InputError
 from ritornello.hf.cache import StateCache
 from ritornello.hf.modeling import RitornelloConfig, RitornelloForCausalLM, RitornelloForSequenceClassification
+from ritornello.hf.padding import resets
 from ritornello.mixers.base import Context
 from ritornello.model import LM, LMConfig
 from ritornello.state import named_leaves
@@ -90,6 +91,17 @@ def test_saved_and_opened_by_name(tied, tmp_path):
     assert labels.score.weight.std() > 0
 
 
+def test_a_weight_that_is_missing_begins_as_ours_does(tmp_path):
+    random_model().float().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = "model.lm.blocks.0.time.rise"
+    save_file({each: weight for each, weight in weights.items() if each != name}, tmp_path / "model.safetensors", {"format": "pt"})
+    model, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert report["missing_keys"] == {name}
+    assert torch.equal(model.get_parameter(name), LM(config().architecture).blocks[0].time.rise)
+    assert torch.equal(model.model.lm.blocks[0].time.out.weight, weights["model.lm.blocks.0.time.out.weight"])
+
+
 def test_padding_on_the_left_changes_nothing(model):
     """Neither logits nor the state, and so no position either."""
     found = model(**padded(LEFT))
@@ -105,6 +117,13 @@ def test_padding_on_the_right_changes_no_logits_before_it(model):
     found = model(**padded(RIGHT)).logits
     torch.testing.assert_close(found[0], alone(model, A))
     torch.testing.assert_close(found[1, :3], alone(model, B))
+
+
+def test_only_padding_on_the_left_takes_resets():
+    left, right = (torch.tensor(side[1]).bool() for side in (LEFT, RIGHT))
+    assert resets(right, 7) is None
+    assert resets(left, 3).tolist() == [[False, False, False], [True, False, False]]
+    assert resets(left, 2) is None
 
 
 @pytest.mark.parametrize("cuts", [(3, 4), (1, 1, 5), (5, 2)])

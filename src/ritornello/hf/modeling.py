@@ -41,7 +41,7 @@ class RitornelloConfig(PreTrainedConfig):
     """Our LMConfig as plain values in `lm`, and the special tokens. Sizes are read from `lm`, under the names that others ask for."""
 
     model_type = MODEL_TYPE
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (Trainer adds to it)
 
     lm: dict | None = None
     use_cache: bool = True
