@@ -200,7 +200,7 @@ def test_a_model_compiles_around_the_kernels():
     mixer = HGRN2(32, HGRN2.Config(head_dim=16), Place())
     x, state = torch.randn(2, 24, 32, requires_grad=True), mixer.init_state(2)
     results = []
-    for run in (mixer, torch.compile(partial(mixer), backend="aot_eager")):
+    for run in (mixer, torch.compile(partial(mixer), backend="aot_eager", fullgraph=True)):
         y, _ = run(x, state, Context())
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *mixer.parameters()])])
     for found, wanted in zip(*results, strict=True):

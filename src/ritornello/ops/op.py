@@ -7,7 +7,6 @@ optimised. The others must agree with it. `auto` takes the first implementation,
 given, that says nothing against the inputs; `explain` tells which that is and what the others said.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,27 +28,25 @@ def always(*inputs: Tensor | None) -> None:
 class Implementation:
     """How to compute, and when not to."""
 
-    run: Callable[..., tuple[Tensor, Any]] | str  # the function, or "module:name", imported at first use
+    run: Callable[..., tuple[Tensor, Any]]
     against: Callable[..., str | None] = always  # inputs -> why `auto` passes it over; None if it would do
     narrow: bool = False  # takes inputs in the dtype they come in and sums in the state's; else they are cast before
-
-    def load(self) -> Callable[..., tuple[Tensor, Any]]:
-        if not isinstance(self.run, str):
-            return self.run
-        module, name = self.run.split(":")
-        return getattr(importlib.import_module(module), name)
 
 
 def native(name: str, module: str = "native") -> Implementation:
     """The kernel of that name in C++, its module imported when it first runs. InputError if it is made to run where it cannot."""
 
     def against(*inputs: Tensor | None) -> str | None:
-        return importlib.import_module("ritornello.ops.native").against(*inputs)
+        from ritornello.ops import native as kernels
+
+        return kernels.against(*inputs)
 
     def run(*arguments: Any) -> tuple[Tensor, Any]:
         if (reason := against(*arguments[:-2])) is not None:  # all but state and reset
             raise InputError(f"{name}: the native kernel cannot run here: {reason}; leave the choice to auto")
-        return getattr(importlib.import_module(f"ritornello.ops.{module}"), name)(*arguments)
+        from ritornello.ops import native, native_scans
+
+        return getattr({"native": native, "native_scans": native_scans}[module], name)(*arguments)
 
     return Implementation(run, against)
 
@@ -58,12 +55,16 @@ def triton(name: str) -> Implementation:
     """The kernel of that name on a GPU; nothing is imported for it where there is none. InputError if it is made to run where it cannot."""
 
     def against(*inputs: Tensor | None) -> str | None:
-        return importlib.import_module("ritornello.ops.triton").against(name, *inputs)
+        from ritornello.ops import triton as kernels
+
+        return kernels.against(name, *inputs)
 
     def run(*arguments: Tensor | None) -> tuple[Tensor, Any]:
         if (reason := against(*arguments)) is not None:
             raise InputError(f"{name}: the GPU's kernel cannot run here: {reason}; leave the choice to auto")
-        return getattr(importlib.import_module("ritornello.ops.triton"), name)(*arguments)
+        from ritornello.ops import triton as kernels
+
+        return getattr(kernels, name)(*arguments)
 
     return Implementation(run, against, narrow=True)
 
@@ -84,9 +85,8 @@ class Op:
         assert first is not None, f"{self.name}: the first input cannot be absent"
         dtype = next(leaf.dtype for _, leaf in named_leaves(state) if leaf.is_floating_point())
         chosen, inputs = self._pick(inputs, impl, dtype)
-        run = self.implementations[chosen].load()
         with torch.autocast(first.device.type, enabled=False):
-            y, state = run(*inputs, state, reset)
+            y, state = self.implementations[chosen].run(*inputs, state, reset)
         return y.to(first.dtype), state
 
     def choose(self, *inputs: Tensor | None, impl: str = "auto") -> str:
