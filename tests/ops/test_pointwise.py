@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ritornello._native.library import library
 from ritornello.ops import native_pointwise as native
 from ritornello.ops.linear_loss import cross_entropy
-from ritornello.ops.pointwise import forget, rms_norm, swiglu
+from ritornello.ops.pointwise import forget, rms_norm, swiglu, swish
 
 pytestmark = pytest.mark.skipif(not isinstance(library(), ctypes.CDLL), reason=str(library()))
 
@@ -40,8 +40,25 @@ def compare(native_form, definition, inputs, *, rtol: float, narrow: float = 0.0
 
 @given(shape=shapes, scale=st.sampled_from([1e-4, 1.0, 1e4]))
 def test_norm(shape, scale):
-    inputs = (torch.randn(shape) * scale, torch.randn(shape[-1]))
-    compare(lambda x, w: native.rms_norm(x, w, 1e-6), lambda x, w: rms_norm(x, w, 1e-6), inputs, rtol=3e-6)
+    x = torch.randn(shape)  # kept from zero: a row of one tiny number has a gradient that is the difference of two large ones
+    inputs = ((x + x.sign()) * scale, torch.randn(shape[-1]))
+    compare(lambda x, w: native.rms_norm(x, w, 1e-6, False), lambda x, w: rms_norm(x, w, 1e-6), inputs, rtol=3e-6)
+
+
+@given(shape=shapes)
+def test_norm_rounds_once_under_autocast(shape):
+    """To bfloat16 in the same pass: the bits, and the gradients, of the norm rounded afterwards."""
+    x, w, dy = torch.randn(shape, requires_grad=True), torch.randn(shape[-1], requires_grad=True), torch.randn(shape)
+    results = []
+    for y in (native.rms_norm(x, w, 1e-6, True), native.rms_norm(x, w, 1e-6, False).to(torch.bfloat16)):
+        results.append([y, *torch.autograd.grad(y, [x, w], dy.to(torch.bfloat16))])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@given(shape=shapes, dtype=types, scale=st.sampled_from([1.0, 30.0]))
+def test_swish(shape, dtype, scale):
+    inputs = ((torch.randn(shape) * scale).to(dtype),)
+    compare(lambda x: native.swish(x, 0.3), lambda x: swish(x, 0.3, torch.float64), inputs, rtol=3e-6, narrow=8e-3)
 
 
 @given(shape=shapes, dtype=types, scale=st.sampled_from([1.0, 30.0]))
@@ -71,9 +88,24 @@ def test_they_run_by_themselves_where_they_pay_and_agree():
     assert native.against(x[:1]) == "6400 numbers, fewer than 16384"
     assert native.against(x.double()) == "inputs are float64"
     assert native.against(x.to("meta")) == "inputs are on meta"
-    for run in (lambda impl: rms_norm(x, w, 1e-6, impl), lambda impl: swiglu(x, x + 1, impl), lambda impl: torch.stack(forget(x, w, impl))):
+    for run in (
+        lambda impl: rms_norm(x, w, 1e-6, impl),
+        lambda impl: swish(x, 0.3, torch.float32, impl),
+        lambda impl: swiglu(x, x + 1, impl),
+        lambda impl: torch.stack(forget(x, w, impl)),
+    ):
         assert not torch.equal(run("auto"), run("loop"))  # another order of the same sums
         torch.testing.assert_close(run("auto"), run("loop"), rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("impl", ["auto", "loop"])
+def test_a_norm_before_a_product_comes_as_autocast_would_cast_it(impl):
+    x, w = torch.randn(4, 100, 64), torch.rand(64)
+    assert rms_norm(x, w, 1e-6, impl, narrow=True).dtype == torch.float32
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            assert rms_norm(x, w, 1e-6, impl).dtype == torch.float32
+            assert torch.equal(rms_norm(x, w, 1e-6, impl, narrow=True), rms_norm(x, w, 1e-6, impl).to(dtype))
 
 
 def test_layout_and_threads_change_no_bit():
@@ -82,17 +114,18 @@ def test_layout_and_threads_change_no_bit():
     for threads, form in ((1, torch.Tensor.contiguous), (3, lambda tensor: tensor)):
         torch.set_num_threads(threads)
         a, b = (form(each).detach().requires_grad_() for each in (x, w))
-        outputs = [native.rms_norm(a, b, 1e-6), native.swiglu(a, a), *native.forget(a, b)]
+        outputs = [native.rms_norm(a, b, 1e-6, False), native.swish(a, 0.3), native.swiglu(a, a), *native.forget(a, b)]
         results.append([*outputs, *torch.autograd.grad(sum(y.square().mT.sum() for y in outputs), [a, b])])
     torch.set_num_threads(1)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-@pytest.mark.parametrize("name", ["rms_norm", "swiglu", "forget"])
+@pytest.mark.parametrize("name", ["rms_norm", "swish", "swiglu", "forget"])
 def test_the_operators_are_sound(name):
     """torch's own checks of a custom operator."""
     x, w = torch.randn(3, 5, 20, requires_grad=True), torch.rand(20, requires_grad=True)
-    arguments = {"rms_norm": (x, w, 1e-6), "swiglu": (x, torch.randn(3, 5, 20, requires_grad=True)), "forget": (x, w)}[name]
+    up = torch.randn(3, 5, 20, requires_grad=True)
+    arguments = {"rms_norm": (x, w, 1e-6, False), "swish": (x, 0.3), "swiglu": (x, up), "forget": (x, w)}[name]
     torch.library.opcheck(getattr(torch.ops.ritornello, name).default, arguments)
 
 

@@ -1,7 +1,8 @@
 // What a layer does to each element or row between two matrix products, in one pass each way; the formulas are in ops/pointwise.py.
 //
 //   norm     y = x r w                     r = 1 / sqrt(mean of x^2 + eps)
-//   swiglu   y = gate s(gate) up           s = sigmoid
+//   swish    y = scale x s(x)              s = sigmoid
+//   swiglu   y = gate s(gate) up
 //   forget   f = floor + (1 - floor) s(x)  key = 1 - f and log f
 //
 // In torch each is a chain of passes over memory, and its backward pass a longer one. Sums over rows are taken in blocks of a fixed
@@ -70,8 +71,10 @@ struct Rows {
     int64_t N, D, narrow, threads;  // narrow: the numbers called `void` are bfloat16, not float32
 };
 
-// y (N, D) and r (N) of x (N, D) and w (D).
-extern "C" void ritornello_norm_forward(const Rows* rows, const float* x, const float* w, double eps, float* y, float* r) {
+namespace {
+
+template <class Number>
+void norm_forward(const Rows* rows, const float* x, const float* w, double eps, Number* y, float* r) {
     const int64_t D = rows->D;
 #pragma omp parallel for num_threads(rows->threads) schedule(static)
     for (int64_t n = 0; n < rows->N; ++n) {
@@ -82,30 +85,31 @@ extern "C" void ritornello_norm_forward(const Rows* rows, const float* x, const 
             for (int i = 0; i < 2; ++i) squares[i] += load(x_n + d + i * LANES) * load(x_n + d + i * LANES);
         for (; d < D; d += LANES) squares[0] += load_some(x_n + d, D - d) * load_some(x_n + d, D - d);
         r[n] = float(1 / std::sqrt(double(sum(squares[0] + squares[1])) / double(D) + eps));
-        for (d = 0; d < D; d += LANES) store_some(y + n * D + d, load_some(x_n + d, D - d) * r[n] * load_some(w + d, D - d), D - d);
+        for (d = 0; d < D; d += LANES) put_some(y + n * D + d, load_some(x_n + d, D - d) * r[n] * load_some(w + d, D - d), D - d);
     }
 }
 
-// dx (N, D) and dw (D) from dy (N, D).
-extern "C" void ritornello_norm_backward(const Rows* rows, const float* x, const float* w, const float* r, const float* dy, float* dx, float* dw) {
+template <class Number>
+void norm_backward(const Rows* rows, const float* x, const float* w, const float* r, const Number* dy, float* dx, float* dw) {
     const int64_t D = rows->D, blocks = (rows->N + BLOCK - 1) / BLOCK;
     std::vector<float> parts(blocks * D);
 #pragma omp parallel for num_threads(rows->threads) schedule(static)
     for (int64_t block = 0; block < blocks; ++block) {
         float* part = parts.data() + block * D;
         for (int64_t n = block * BLOCK; n < std::min(rows->N, (block + 1) * BLOCK); ++n) {
-            const float *x_n = x + n * D, *dy_n = dy + n * D;
+            const float* x_n = x + n * D;
+            const Number* dy_n = dy + n * D;
             Lanes along{};
             for (int64_t d = 0; d < D; d += LANES) {
                 const int64_t left = D - d;
-                const Lanes product = load_some(x_n + d, left) * load_some(dy_n + d, left);
+                const Lanes product = load_some(x_n + d, left) * get_some(dy_n + d, left);
                 along += product * load_some(w + d, left);
                 store_some(part + d, load_some(part + d, left) + product * r[n], left);
             }
             const float back = sum(along) * r[n] * r[n] / float(D);
             for (int64_t d = 0; d < D; d += LANES) {
                 const int64_t left = D - d;
-                const Lanes straight = load_some(dy_n + d, left) * load_some(w + d, left);
+                const Lanes straight = get_some(dy_n + d, left) * load_some(w + d, left);
                 store_some(dx + n * D + d, (straight - load_some(x_n + d, left) * back) * r[n], left);
             }
         }
@@ -113,7 +117,29 @@ extern "C" void ritornello_norm_backward(const Rows* rows, const float* x, const
     add_blocks(parts, blocks, D, dw);
 }
 
-namespace {
+template <class Number>
+void swish_forward(const Rows* rows, const Number* x, float scale, float* y) {
+    const int64_t D = rows->D;
+#pragma omp parallel for num_threads(rows->threads) schedule(static)
+    for (int64_t n = 0; n < rows->N; ++n)
+        for (int64_t d = 0; d < D; d += LANES) {
+            const Lanes x_d = get_some(x + n * D + d, D - d);
+            store_some(y + n * D + d, scale * x_d * Gate(x_d).s, D - d);
+        }
+}
+
+template <class Number>
+void swish_backward(const Rows* rows, const Number* x, float scale, const float* dy, Number* dx) {
+    const int64_t D = rows->D;
+#pragma omp parallel for num_threads(rows->threads) schedule(static)
+    for (int64_t n = 0; n < rows->N; ++n)
+        for (int64_t d = 0; d < D; d += LANES) {
+            const int64_t at = n * D + d, left = D - d;
+            const Lanes x_d = get_some(x + at, left);
+            const Gate open(x_d);
+            put_some(dx + at, scale * load_some(dy + at, left) * open.s * (1.0f + x_d * open.c), left);
+        }
+}
 
 template <class Number>
 void swiglu_forward(const Rows* rows, const Number* gate, const Number* up, Number* y) {
@@ -179,6 +205,29 @@ void forget_backward(const Rows* rows, const Number* x, const float* floor, cons
 }
 
 }  // namespace
+
+// y (N, D) and r (N) of x (N, D) and w (D).
+extern "C" void ritornello_norm_forward(const Rows* rows, const float* x, const float* w, double eps, void* y, float* r) {
+    if (rows->narrow) norm_forward(rows, x, w, eps, (Bfloat*)y, r);
+    else norm_forward(rows, x, w, eps, (float*)y, r);
+}
+
+// dx (N, D) and dw (D) from dy (N, D).
+extern "C" void ritornello_norm_backward(const Rows* rows, const float* x, const float* w, const float* r, const void* dy, float* dx, float* dw) {
+    if (rows->narrow) norm_backward(rows, x, w, r, (const Bfloat*)dy, dx, dw);
+    else norm_backward(rows, x, w, r, (const float*)dy, dx, dw);
+}
+
+// y (N, D) of x (N, D).
+extern "C" void ritornello_swish_forward(const Rows* rows, const void* x, double scale, float* y) {
+    if (rows->narrow) swish_forward(rows, (const Bfloat*)x, float(scale), y);
+    else swish_forward(rows, (const float*)x, float(scale), y);
+}
+
+extern "C" void ritornello_swish_backward(const Rows* rows, const void* x, double scale, const float* dy, void* dx) {
+    if (rows->narrow) swish_backward(rows, (const Bfloat*)x, float(scale), dy, (Bfloat*)dx);
+    else swish_backward(rows, (const float*)x, float(scale), dy, (float*)dx);
+}
 
 // y (N, D) of gate and up (N, D), all of one type.
 extern "C" void ritornello_swiglu_forward(const Rows* rows, const void* gate, const void* up, void* y) {

@@ -21,7 +21,7 @@ from ritornello.errors import divide
 from ritornello.mixers.base import Context, Mixer, Place
 from ritornello.mixers.rms_norm import RMSNorm
 from ritornello.ops.outer import outer
-from ritornello.ops.pointwise import for_products, forget
+from ritornello.ops.pointwise import for_products, forget, swish
 
 
 class State(NamedTuple):
@@ -62,8 +62,8 @@ class HGRN2(Mixer):
             context.shared["hgrn2.floor"] = rise.cumsum(0) - rise[0]
         floor = context.shared["hgrn2.floor"][self.place.nth]  # (D,), zero in the first layer
         narrow = for_products(x)
-        q = nn.functional.silu(self.q(narrow)).to(floor.dtype) * self.head_dim**-0.5
+        q = swish(self.q(narrow), self.head_dim**-0.5, floor.dtype, context.impl)
         key, log_decay = forget(self.f(narrow), floor, context.impl)
         q, key, log_decay, v = (tensor.unflatten(-1, (self.heads, self.head_dim)) for tensor in (q, key, log_decay, self.v(narrow)))
         y, S = outer(q, key, v, log_decay, None, state=state.S, reset=context.reset, impl=context.impl)
-        return self.out(self.norm(y.flatten(-2).to(x.dtype), context.impl)), State(S)
+        return self.out(self.norm(y.flatten(-2).to(x.dtype), context.impl, narrow=True)), State(S)

@@ -26,9 +26,14 @@ def against(x: Tensor) -> str | None:
     return missing()
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """float32 alone."""
-    return _rms_norm(x, weight, eps)[0]
+def rms_norm(x: Tensor, weight: Tensor, eps: float, narrow: bool) -> Tensor:
+    """float32 alone; `narrow`: to bfloat16."""
+    return _rms_norm(x, weight, eps, narrow)[0]
+
+
+def swish(x: Tensor, scale: float) -> Tensor:
+    """To float32."""
+    return _swish(x, scale)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -57,23 +62,23 @@ def _like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 @torch.library.custom_op("ritornello::rms_norm", mutates_args=())
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, narrow: bool) -> tuple[Tensor, Tensor]:
     x, weight = x.contiguous(), weight.contiguous()
-    y, scale = _like(x), x.new_empty(x.shape[:-1])
-    _call("norm_forward", x, x, weight, ctypes.c_double(eps), y, scale)
+    y, scale = _like(x, torch.bfloat16 if narrow else None), x.new_empty(x.shape[:-1])
+    _call("norm_forward", y, x, weight, ctypes.c_double(eps), y, scale)
     return y, scale
 
 
 @_rms_norm.register_fake
-def _(x, weight, eps):
-    return _like(x), x.new_empty(x.shape[:-1])
+def _(x, weight, eps, narrow):
+    return _like(x, torch.bfloat16 if narrow else None), x.new_empty(x.shape[:-1])
 
 
 @torch.library.custom_op("ritornello::rms_norm_backward", mutates_args=())
 def _rms_norm_backward(x: Tensor, weight: Tensor, scale: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     x, weight, dy = x.contiguous(), weight.contiguous(), dy.contiguous()
     dx, d_weight = _like(x), _like(weight)
-    _call("norm_backward", x, x, weight, scale, dy, dx, d_weight)
+    _call("norm_backward", dy, x, weight, scale, dy, dx, d_weight)
     return dx, d_weight
 
 
@@ -87,10 +92,51 @@ def _keep_norm(ctx, inputs, output) -> None:
 
 
 def _norm_gradients(ctx, dy: Tensor, _: Tensor) -> tuple:
-    return (*_rms_norm_backward(*ctx.saved_tensors, dy), None)
+    return (*_rms_norm_backward(*ctx.saved_tensors, dy), None, None)
 
 
 _rms_norm.register_autograd(_norm_gradients, setup_context=_keep_norm)
+
+
+# ---- swish ---------------------------------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("ritornello::swish", mutates_args=())
+def _swish(x: Tensor, scale: float) -> Tensor:
+    x = x.contiguous()
+    y = _like(x, torch.float32)
+    _call("swish_forward", x, x, ctypes.c_double(scale), y)
+    return y
+
+
+@_swish.register_fake
+def _(x, scale):
+    return _like(x, torch.float32)
+
+
+@torch.library.custom_op("ritornello::swish_backward", mutates_args=())
+def _swish_backward(x: Tensor, scale: float, dy: Tensor) -> Tensor:
+    x, dy = x.contiguous(), dy.contiguous()
+    dx = _like(x)
+    _call("swish_backward", x, x, ctypes.c_double(scale), dy, dx)
+    return dx
+
+
+@_swish_backward.register_fake
+def _(x, scale, dy):
+    return _like(x)
+
+
+def _keep_swish(ctx, inputs, output) -> None:
+    x, ctx.scale = inputs
+    ctx.save_for_backward(x)
+
+
+def _swish_gradients(ctx, dy: Tensor) -> tuple[Tensor, None]:
+    return _swish_backward(*ctx.saved_tensors, ctx.scale, dy), None
+
+
+_swish.register_autograd(_swish_gradients, setup_context=_keep_swish)
 
 
 # ---- swiglu --------------------------------------------------------------------------------------------------------------------------
