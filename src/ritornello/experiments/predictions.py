@@ -25,7 +25,7 @@ PARTS = {  # the challenge's name -> our suite, the task if it is one alone, and
     "wug_adj": ("wug", "wug_adj_nominalization", 1),
     "wug_past": ("wug", "wug_past_tense", 1),
     "reading": ("reading", "reading", 1),
-    "glue": ("glue", "*", 7),
+    "glue": ("glue-2025", "*", 7),
 }
 
 Subtasks = dict[str, dict[str, list[dict[str, Any]]]]
