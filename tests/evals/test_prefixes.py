@@ -40,6 +40,7 @@ def alone(model, text, first=1):
 def test_every_text_scores_as_it_does_alone(layers, tokens, monkeypatch):
     monkeypatch.setattr(prefixes, "NODES", 7)
     monkeypatch.setattr(prefixes, "TAKING_OVER", 0.01)  # many cuts
+    monkeypatch.setattr(prefixes, "PASS", 0)
     model, texts = lm(layers), tree()
     first = [1 + index % max(1, len(text) - 1) for index, text in enumerate(texts)]
     want = [alone(model, text, begin) if len(text) > 1 else 0.0 for text, begin in zip(texts, first, strict=True)]
@@ -52,21 +53,25 @@ def test_float32_sums_are_within_a_ten_thousandth_of_a_nat():
     assert_close(got, want, rtol=0, atol=1e-4)
 
 
-def test_each_shared_token_is_read_once():
+def test_each_shared_token_is_read_once(monkeypatch):
     model, read = lm(), []
+    monkeypatch.setattr(prefixes, "PASS", 2)
     model.embedding.register_forward_hook(lambda module, inputs, output: read.append(inputs[0].numel()))
     log_prob(model, [[0, *range(1, 21), last] for last in (21, 22)] + [[0, *range(1, 21), last, 5, 6] for last in (21, 22)])
     assert sum(read) == 1 + 21 + 2 * 2  # one to learn the vocabulary; what all share; "21 5" and "22 5"
 
 
-def test_cuts_by_hand():
+def test_cuts_by_hand(monkeypatch):
     """Four texts of 10 tokens: two pairs share 8, all share 2."""
+    monkeypatch.setattr(prefixes, "PASS", 0)
     sizes, common = torch.tensor([10] * 4), torch.tensor([0, 8, 2, 8])
     assert cuts(sizes, common, 0.0, 100) == [0, 2, 8, 10]
     assert cuts(sizes, common, 4.0, 100) == [0, 8, 10]  # the cut at 2 saves 2 tokens and takes a state over
     assert cuts(sizes, common, 9.0, 100) == [0, 10]
     assert cuts(torch.tensor([3, 9]), torch.tensor([0, 0]), 2.0, 100) == [0, 3, 9]  # a text has ended
     assert cuts(torch.tensor([9]), torch.tensor([0]), 50.0, 4) == [0, 4, 8, 9]
+    monkeypatch.setattr(prefixes, "PASS", 5)
+    assert cuts(sizes, common, 0.0, 100) == [0, 8, 10]  # the cut at 2 saves 2 tokens and is a pass more
 
 
 def test_a_large_state_makes_small_groups(monkeypatch):

@@ -6,8 +6,8 @@ depth a to depth b has
 
     rows(a, b) = the texts longer than a that differ from their neighbour within the first b tokens
 
-and costs rows(a, b) * (b - a + c) tokens, where c is what taking over a state costs. The cuts that cost least are found by dynamic
-programming; where nothing is shared that is no cut but those that drop the texts which have ended.
+and costs as much as rows(a, b) * (b - a + c) + PASS tokens, where c is what taking over a state costs. The cuts that cost least are
+found by dynamic programming; most texts that share nothing are one level, as if each were scored by itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,8 @@ from ritornello.model import LM
 from ritornello.state import nbytes
 from ritornello.state import rows as select
 
-GROUP_BYTES = 2**26  # of state in one level: what stays in a large cache, or nearly
+GROUP_BYTES = 2**28  # of state in one level
+PASS = 24  # tokens that take as long as a pass through the model of however few
 NODES = 512  # whose logits are held at once
 TAKING_OVER = 16  # multiplications by a weight that take as long as reading and writing a byte of state anew
 
@@ -72,7 +73,7 @@ def cuts(sizes: Tensor, common: Tensor, worth: float, longest: int) -> list[int]
     depths = ends.tolist()
     rows = (sizes > ends[:, None]).double() @ (common[:, None] < ends).double()  # (from, to)
     lengths = ends - ends[:, None]
-    costs = (rows * (lengths + worth)).where(lengths <= longest, torch.inf)
+    costs = (rows * (lengths + worth) + PASS).where(lengths <= longest, torch.inf)
     best, back = torch.zeros(len(depths), dtype=torch.float64), [0] * len(depths)
     for end in range(1, len(depths)):
         cost, place = (best[:end] + costs[:end, end]).min(0)

@@ -11,6 +11,7 @@ from ritornello import folder
 from ritornello.analysis.numerals import duration, nbytes, score
 from ritornello.config import from_dict, read_file, to_dict
 from ritornello.errors import InputError
+from ritornello.evals.published import CAVEAT, PUBLISHED
 from ritornello.evals.report import Report
 from ritornello.experiments.settings import RunConfig
 from ritornello.mixers.layers import describe
@@ -68,12 +69,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def scores(report: Report, out: Path) -> str:
-    """An evaluation as a table: of each suite the means over its tasks, the main figure first; below it what has no value, and why."""
+    """An evaluation as a table: of each suite the means over its tasks, the main figure first and published ones beside it; below, what
+    has no value, and why."""
+    systems = [each for each in PUBLISHED if each.source.endswith("table 2")]
     shown = Table(box=None, pad_edge=False)
     for name in ("suite", "mean over", "metric"):
         shown.add_column(name)
-    for name in ("value (95 %)", "n", "chance"):
-        shown.add_column(name, justify="right")
+    beside = [system for system in systems if any(row.suite in system.scores for row in report.rows)]
+    for name in ("value (95 %)", "n", "chance", *(system.system for system in beside)):
+        shown.add_column(escape(name), justify="right")
     last = None
     for row in report.rows:
         if not row.task.startswith("all"):
@@ -81,10 +85,14 @@ def scores(report: Report, out: Path) -> str:
         value = "no value" if row.value is None else score(row.metric, row.value, row.stderr)
         chance = "" if row.chance is None else score(row.metric, row.chance)
         over = {"all": "tasks"}.get(row.task, row.task.removeprefix("all "))
-        shown.add_row(escape("" if row.suite == last else row.suite), escape(over), escape(row.metric), value, f"{row.n:,}", chance)
+        theirs = [f"{100 * system.scores[row.suite]:.1f}" if row.suite != last and row.suite in system.scores else "" for system in beside]
+        shown.add_row(
+            escape("" if row.suite == last else row.suite), escape(over), escape(row.metric), value, f"{row.n:,}", chance, *theirs
+        )
         last = row.suite
     gaps = [f"no value: {row.suite}, {row.task}: {row.reason}" for row in report.rows if row.value is None]
-    return "\n".join([render(shown), *dict.fromkeys(gaps), f"kept in {out}"])
+    told = [f"To the right: arXiv:2412.15978, table 2, trained on 10M words of BabyLM. {CAVEAT}"] * bool(beside)
+    return "\n".join([render(shown), *told, *dict.fromkeys(gaps), f"kept in {out}"])
 
 
 def shelf_table(suites: list[dict[str, Any]]) -> str:
