@@ -31,7 +31,7 @@ def texts(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     generator = torch.Generator().manual_seed(0)
     letters = "".join("etaoin shrdlu"[pick] for pick in torch.randint(13, (4000,), generator=generator).tolist())
-    for folder in ("corpus", "talks", "blimp/data"):
+    for folder in ("corpus", "talks", "blimp/data", "benchmarks"):
         Path(folder).mkdir(parents=True)
     for name in ("novel.txt", "more.txt", "other.txt", "corpus/a.txt"):
         Path(name).write_text(name + letters, encoding="utf-8")
