@@ -2,6 +2,7 @@
 
     config.json  tokenizer.json  model.safetensors  log.jsonl  results.json  report.html  provenance.json
     checkpoints/step-00001200.safetensors           weights, optimiser, data position, carried state
+    words/00001000000.safetensors                   weights alone, once so many words of text had been seen
 
 A file is written beside its place, flushed to the disk and renamed. A checkpoint carries a SHA-256 over every
 name, shape and byte in it. Everyone loads a model through `load`.
@@ -11,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,17 +42,24 @@ class Loaded:
     config: dict[str, Any]  # config.json
     model: LM
     tokenizer: Tokenizer
+    words: int | None = None  # of training text the weights have seen, where such a checkpoint was asked for
 
 
-def load(path: str | Path) -> Loaded:
+def load(path: str | Path, words: int | None = None) -> Loaded:
     """The model, tokenizer and config of a run folder. A run that has not finished gives its newest checkpoint's weights.
 
-    Raises InputError if it is no run folder, or if a file in it is missing, damaged or of a later format.
+    With `words` the weights are those kept when so many words had been seen. Raises InputError if it is no run folder, or if a file in it
+    is missing, damaged or of a later format.
     """
     path = Path(path)
     config = read_config(path)
     model = LM(from_dict(LMConfig, config.get("model"), "model"), impl=str(config["train"].get("impl", "auto")))
-    if (path / "model.safetensors").exists():
+    if words is not None:
+        if words not in (kept := word_checkpoints(path)):
+            known = f"has {', '.join(map(words_name, kept))}" if kept else "has none; a run keeps them with --checkpoint-words"
+            raise InputError(f"{path}: no weights of {words_name(words)} words; it {known}")
+        weights = read_tensors(kept[words])[0]
+    elif (path / "model.safetensors").exists():
         weights = read_tensors(path / "model.safetensors")[0]
     else:
         newest = checkpoints(path)
@@ -59,7 +68,7 @@ def load(path: str | Path) -> Loaded:
         tensors = read_tensors(newest[-1])[0]
         weights = {name.removeprefix("model.model."): value for name, value in tensors.items() if name.startswith("model.")}
     put_weights(model, weights, str(path))
-    return Loaded(path, config, model.eval(), load_tokenizer(path / "tokenizer.json"))
+    return Loaded(path, config, model.eval(), load_tokenizer(path / "tokenizer.json"), words)
 
 
 def put_weights(model: LM, weights: dict[str, Tensor], source: str) -> None:
@@ -98,6 +107,30 @@ def read_config(path: Path) -> dict[str, Any]:
 def checkpoints(path: Path) -> list[Path]:
     """The checkpoints of a run folder, oldest first."""
     return sorted((path / "checkpoints").glob("step-*.safetensors"))
+
+
+def word_checkpoints(path: Path) -> dict[int, Path]:
+    """The weights a run kept by words seen, fewest first."""
+    return {int(file.stem): file for file in sorted((path / "words").glob("[0-9]*.safetensors"))}
+
+
+def word_checkpoint(path: Path, words: int) -> Path:
+    """Where a run keeps its weights of so many words."""
+    return path / "words" / f"{words:011d}.safetensors"
+
+
+def words_name(words: int) -> str:
+    """A count of words as people write it, and `words_of` reads it: 1M, 500k, 1234."""
+    size, letter = next((size, letter) for size, letter in ((10**6, "M"), (10**3, "k"), (1, "")) if words % size == 0)
+    return f"{words // size}{letter}"
+
+
+def words_of(name: str) -> int:
+    """The count in "1M", "500k" or "1234". InputError for anything else."""
+    found = re.fullmatch(r"([0-9]{1,9})([kM]?)", name.strip())
+    if not found or not int(found[1]):
+        raise InputError(f"{name!r} is no count of words; write 1M, 500k or 1234")
+    return int(found[1]) * {"": 1, "k": 10**3, "M": 10**6}[found[2]]
 
 
 def write_bytes(path: Path, data: bytes) -> None:

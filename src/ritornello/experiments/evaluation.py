@@ -115,7 +115,7 @@ def _ngram(config: RunConfig, material: Material, sample: Sample) -> tuple[str, 
         parts = [ids[starts[row] : ends[row]] for row in chosen.tolist()]
         if parts:
             ids, ends = np.concatenate(parts), np.cumsum([len(each) for each in parts])
-            part = f" on {len(ids) * material.words_per_token / 1e6:.1f}M words"
+            part = f" on {(len(ids) + len(ends)) * material.words_per_target / 1e6:.1f}M words"
     tokenizer = material.tokenizer
     most = 10 if tokenizer.size <= 300 else 5
     held = (np.asarray(sample.ids), sample.ends)

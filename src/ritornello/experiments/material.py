@@ -52,8 +52,18 @@ class Material:
         return self.corpus.nbytes / max(1, len(self.train.ids) + len(self.held_out.ids))
 
     @property
-    def words_per_token(self) -> float:
-        return self.corpus.words / max(1, len(self.train.ids) + len(self.held_out.ids))
+    def bytes_per_target(self) -> float:
+        """UTF-8 bytes of the corpus for each position a model is trained on: tokens and the ends of documents."""
+        return self.corpus.nbytes / self._targets
+
+    @property
+    def words_per_target(self) -> float:
+        """Words of the corpus, by its own count, for each position a model is trained on. A pass over all is all its words."""
+        return self.corpus.words / self._targets
+
+    @property
+    def _targets(self) -> int:
+        return max(1, self.unique + len(self.held_out.ids) + len(self.held_out.ends))
 
     def batches(self, config: TrainConfig) -> Batches:
         return Batches(

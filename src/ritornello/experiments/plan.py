@@ -75,6 +75,7 @@ def plan(request: Request, material: Material, evaluate: EvaluateConfig, pair_to
         evaluate=evaluate,
         start_from=request.start_from,
         checkpoint_every=request.checkpoint_every,
+        checkpoint_words=request.word_counts,
         licence=request.licence,
     )
 

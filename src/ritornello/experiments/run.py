@@ -20,7 +20,7 @@ from ritornello.experiments.evaluation import report, suites
 from ritornello.experiments.material import Material, gather, gather_again
 from ritornello.experiments.plan import plan
 from ritornello.experiments.settings import EvaluateConfig, Request, RunConfig
-from ritornello.experiments.training import train
+from ritornello.experiments.training import announce_words, train
 from ritornello.provenance import collect
 
 DEFAULT_MINUTES = 3.0
@@ -89,6 +89,7 @@ def prepare(asked: Request, console: Console, began: float) -> tuple[RunConfig, 
     if asked.steps is None:
         console.progress("measuring this machine's speed")
     config = plan(asked, material, checks, pair_tokens, left)
+    announce_words(config, material, console)
     return config, material, seconds | {"probe": time.monotonic() - before}
 
 
@@ -114,7 +115,7 @@ def _go(path: Path, config: RunConfig, material: Material, console: Console, sec
     seconds |= {"train": trained, "evaluate": time.monotonic() - before, "total": time.monotonic() - began}
     tokens = config.train.steps * config.train.batch * config.train.length
     results["cost"] |= {"train_tokens_per_second": round(tokens / max(trained, 1e-9), 1), "seconds": seconds}
-    results["words_seen"] = round(tokens * material.words_per_token)
+    results["words_seen"] = round(tokens * material.words_per_target)
     folder.write_json(path / "results.json", {"format": folder.FORMAT} | results)
     folder.write_bytes(path / "report.html", render(path).encode())
     console.say(f"done in {(time.monotonic() - began) / 60:.1f} minutes: {path / 'report.html'}")

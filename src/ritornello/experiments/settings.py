@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ritornello.config import from_dict
 from ritornello.errors import InputError, unknown
-from ritornello.folder import FORMAT
+from ritornello.folder import FORMAT, words_of
 from ritornello.mixers import CHANNEL, mixer
 from ritornello.mixers.layers import expand
 from ritornello.model import LMConfig
@@ -17,6 +17,7 @@ from ritornello.train.loop import TrainConfig
 
 Documents = Literal["auto", "blank", "file", "line"]
 Protocol = Literal["ritornello", "official-2024", "official-2025"]
+BABYLM = (*range(10**6, 10**7, 10**6), *range(10**7, 10**8 + 1, 10**7))  # words at which the BabyLM challenge wants a model's weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class RunConfig:
     imported: str | None = None  # the folder and layout that the weights came from; nothing was trained here
     start_from: str | None = None
     checkpoint_every: int | None = None  # steps; None: every 30 seconds
+    checkpoint_words: tuple[int, ...] = ()  # words of text seen at which the weights are kept
     licence: str | None = None
 
 
@@ -103,6 +105,7 @@ class Request:
     seed: int = 0
     threads: int | None = None
     checkpoint_every: int | None = None
+    checkpoint_words: str | None = None  # "babylm", or counts such as "1M,2M,500k"
     pairs: tuple[str, ...] = ()
     protocol: Protocol = "ritornello"
     model: dict[str, Any] = field(default_factory=dict)  # any field of LMConfig
@@ -117,7 +120,20 @@ class Request:
         partners = {mixer(kind).partner for kind in expand(self.mixer or "hgrn2")}
         return partners.pop() if len(partners) == 1 else "swiglu"
 
+    @property
+    def word_counts(self) -> tuple[int, ...]:
+        """The counts of words at which weights are to be kept, fewest first."""
+        if self.checkpoint_words is None:
+            return ()
+        if self.checkpoint_words == "babylm":
+            return BABYLM
+        try:
+            return tuple(sorted({words_of(each) for each in self.checkpoint_words.split(",")}))
+        except InputError as error:
+            raise InputError(f"checkpoint_words: {error}; or babylm for 1M, 2M ... 10M, 20M ... 100M") from error
+
     def __post_init__(self) -> None:
+        _ = self.word_counts
         if self.minutes is not None and self.steps is not None:
             raise InputError("minutes and steps were both given; a run is bounded by one of them")
         if self.minutes is not None and not 0.2 <= self.minutes < 1e6:

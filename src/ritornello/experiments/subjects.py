@@ -8,15 +8,24 @@ from ritornello.config import read_file
 from ritornello.errors import InputError
 from ritornello.evals.masked import MaskedSubject
 from ritornello.evals.subject import CausalSubject, Subject
-from ritornello.folder import Loaded, digest, load, weights
+from ritornello.folder import Loaded, digest, load, weights, words_name, words_of
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 WINDOW = 512  # tokens of a long text that a model of transformers reads at a time, if it can
 
 
 def open_subject(spec: str, protocol: str = "ritornello") -> Subject:
-    """The model of a run folder or an export, or any Hugging Face model on disk or hub. InputError where there is none."""
-    return _of_transformers(spec, protocol) if _is_of_transformers(spec) else of_run(load(Path(spec)), protocol)
+    """The model of a run ("RUN", or "RUN@1M") or an export, or any Hugging Face model on disk or hub. InputError where there is none."""
+    path, words = at_words(spec)
+    if words is None and _is_of_transformers(spec):
+        return _of_transformers(spec, protocol)
+    return of_run(load(path, words), protocol)
+
+
+def at_words(spec: str) -> tuple[Path, int | None]:
+    """ "RUN@1M" as the run's folder and the words its weights are to have seen. A folder of just that name is itself."""
+    run, at, words = spec.rpartition("@")
+    return (Path(run), words_of(words)) if at and is_run(Path(run)) and not Path(spec).exists() else (Path(spec), None)
 
 
 def of_run(loaded: Loaded, protocol: str = "ritornello") -> CausalSubject:
@@ -24,12 +33,15 @@ def of_run(loaded: Loaded, protocol: str = "ritornello") -> CausalSubject:
     architecture = str(sorted((key, str(value)) for key, value in loaded.config["model"].items()))
     sha256 = hashlib.sha256(f"{digest(weights(loaded.model), architecture)} {loaded.tokenizer.sha256}".encode()).hexdigest()
     window = max(2, loaded.config["train"]["length"])
-    return CausalSubject(loaded.model, loaded.tokenizer, loaded.path.resolve().name, sha256, protocol, window)
+    name = loaded.path.resolve().name + (f"@{words_name(loaded.words)}" if loaded.words is not None else "")
+    return CausalSubject(loaded.model, loaded.tokenizer, name, sha256, protocol, window)
 
 
 def default_out(spec: str) -> Path:
     """Where an evaluation of this model is kept: inside a run's folder, for other models beside where one stands."""
-    return Path(spec) / "evaluation" if is_run(Path(spec)) else Path("evaluations") / Path(spec).name
+    path, words = at_words(spec)
+    kept = "evaluation" if words is None else f"evaluation@{words_name(words)}"
+    return path / kept if is_run(path) else Path("evaluations") / path.name
 
 
 def is_run(path: Path) -> bool:
@@ -38,11 +50,11 @@ def is_run(path: Path) -> bool:
 
 
 def _is_of_transformers(spec: str) -> bool:
-    """Whether this is a folder of a Hugging Face model, or could be a name on the hub."""
+    """Whether this is a folder of a Hugging Face model, or OWNER/NAME on the hub: asking there is slow where there is no network."""
     path = Path(spec)
     if path.exists():
         return (path / "config.json").is_file() and "model_type" in read_file(path / "config.json")
-    return HUB_NAME.fullmatch(spec) is not None
+    return HUB_NAME.fullmatch(spec) is not None and not path.parent.exists()
 
 
 def _of_transformers(spec: str, protocol: str) -> Subject:

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from ritornello import folder
+from ritornello.analysis.numerals import nbytes
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console, clock
 from ritornello.experiments.evaluation import score_sample
 from ritornello.experiments.machine import keep_freed_memory, matrix_products
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import RunConfig
-from ritornello.model import LM
+from ritornello.model import LM, parameters
 from ritornello.train.loop import Diverged, Trainer
 from ritornello.train.losses import NextToken
 
@@ -65,6 +66,22 @@ def stop_between_steps() -> Iterator[_Stop]:
     finally:
         for signum, handler in stop.before.items():
             signal.signal(signum, handler)
+
+
+def announce_words(config: RunConfig, material: Material, console: Console) -> None:
+    """Say which of the asked-for counts of words the run reaches, and what keeping weights there takes. InputError if it reaches none."""
+    asked, train = config.checkpoint_words, config.train
+    sees = round(train.steps * train.batch * train.length * material.words_per_target)
+    reached = [words for words in asked if words <= sees]
+    if asked and not reached:
+        first = folder.words_name(asked[0])
+        raise InputError(
+            f"--checkpoint-words: the run sees {sees:,} words, and the first checkpoint is at {first}; run longer or name fewer"
+        )
+    if reached:
+        size = nbytes(4 * parameters(config.model) * len(reached))
+        beyond = f"; {len(asked) - len(reached)} of those asked for lie beyond its end" if len(reached) < len(asked) else ""
+        console.say(f"keeps its weights at {', '.join(map(folder.words_name, reached))} words, {size} on the disk{beyond}")
 
 
 def train(path: Path, config: RunConfig, material: Material, console: Console) -> tuple[LM, float]:
@@ -122,16 +139,18 @@ class _Book:
     def write(self, record: dict[str, Any], console: Console) -> None:
         """One step into the log, with a held-out check where one is due, and onto the progress line."""
         step, steps = self.trainer.step, self.config.train.steps
+        seen = self.words
         self.tokens += record.pop("targets")
+        self.keep_words(seen)
         if step % self.validate_every == 0 or step == steps:
             record["held_out_bits_per_byte"] = bits = self.validate()
             if self.best is None or bits < self.best["held_out_bits_per_byte"]:
                 self.best = {"step": step, "held_out_bits_per_byte": bits}
         before, self.seconds = self.seconds, time.monotonic() - self.since
         record |= {
-            "bits_per_byte": record["loss"] / math.log(2) / self.material.bytes_per_token,
+            "bits_per_byte": record["loss"] / math.log(2) / self.material.bytes_per_target,
             "tokens": self.tokens,
-            "words": round(self.tokens * self.material.words_per_token),
+            "words": self.words,
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.config.train.batch * self.config.train.length / max(1e-9, self.seconds - before), 1),
         }
@@ -144,6 +163,19 @@ class _Book:
             console.say(f"{line} · held-out {record['held_out_bits_per_byte']:.3f}")
         else:
             console.progress(line)
+
+    @property
+    def words(self) -> int:
+        """Words of training text seen so far: targets times the corpus's own words for a target, each epoch anew."""
+        return round(self.tokens * self.material.words_per_target)
+
+    def keep_words(self, before: int) -> None:
+        """The weights, for each asked-for count of words that the last step has reached."""
+        for words in self.config.checkpoint_words:
+            if before < words <= self.words:
+                (self.path / "words").mkdir(exist_ok=True)
+                meta = {"words": words, "seen": self.words, "step": self.trainer.step}
+                folder.write_tensors(folder.word_checkpoint(self.path, words), folder.weights(self.model), meta)
 
     def validate(self) -> float:
         """Bits a byte of a fixed sample of the held-out text."""
