@@ -24,7 +24,8 @@ BELOW = {
     "train": GROUND | {"ops", "mixers", "model", "data", "folder"},
     "experiments": GROUND | {"_native", "ops", "mixers", "model", "data", "folder", "hf", "train", "evals", "analysis", "serve"},
     "diagnostics": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
-    "cli": GROUND | {"diagnostics", "mixers", "folder", "hf", "serve", "experiments"},
+    "commands": GROUND | {"diagnostics", "folder", "hf", "serve", "experiments"},
+    "cli": GROUND | {"commands", "diagnostics", "mixers"},
 }
 FINE_TUNING = ("evals/finetune.py", "evals/glue.py")  # the one part of evaluation that trains
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -4,7 +4,6 @@ Nothing heavy is imported before a command needs it, so `--help` answers at once
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -13,18 +12,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ritornello import __version__
+from ritornello import __version__, commands
+from ritornello.commands import OWN_FILES
 from ritornello.diagnostics import TASKS
 from ritornello.errors import InputError
 from ritornello.mixers import CHANNEL, MIXERS
 
 TIME_MIXERS = ", ".join(sorted(set(MIXERS) - CHANNEL))
-OWN_FILES = {  # of `ritornello evaluate`
-    "pairs": "minimal pairs: a JSON-lines file, or a folder of them",
-    "text": "text to predict: bits per byte and perplexity",
-    "statements": 'JSON lines {"statements": [...], "answer": 0}: is the right one the most probable?',
-    "last_words": 'texts, a line each or JSON lines {"text": "..."}: is the last word foreseen?',
-}
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,186 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(options: dict[str, Any], began: float) -> int:
-    from ritornello.experiments.console import Console
-    from ritornello.experiments.run import dry_run, request, run_request
-    from ritornello.experiments.training import Stopped
-
-    quiet, as_json, dry = (options.pop(name) for name in ("quiet", "json", "dry_run"))
-    overrides = tuple(options.pop("overrides"))
-    if options["corpus"] is not None and "=" in options["corpus"] and not Path(options["corpus"]).exists():
-        overrides, options["corpus"] = (options["corpus"], *overrides), None
-    asked = request(options.pop("recipe"), overrides, **options)
-    console = Console(quiet)
-    if dry:
-        config = dry_run(asked, console, began)
-        print(json.dumps(config, indent=2, ensure_ascii=False) if as_json else config["plan"])
-        return 0
-    try:
-        path = run_request(asked, console, began=began)
-    except Stopped as stop:
-        print(f"ritornello: {stop}", file=sys.stderr)
-        return 128 + stop.signum
-    _print_summary(path, as_json)
-    return 0
-
-
-def _resume(options: dict[str, Any], began: float) -> int:
-    from ritornello.experiments.console import Console
-    from ritornello.experiments.run import resume
-    from ritornello.experiments.training import Stopped
-
-    try:
-        path = resume(options["run"], Console(options["quiet"]))
-    except Stopped as stop:
-        print(f"ritornello: {stop}", file=sys.stderr)
-        return 128 + stop.signum
-    _print_summary(path, options["json"])
-    return 0
-
-
-def _generate(options: dict[str, Any], began: float) -> int:
-    from ritornello.folder import load
-    from ritornello.serve.generate import stream
-    from ritornello.serve.native import explain
-
-    run, as_json, threads = (options.pop(name) for name in ("run", "json", "threads"))
-    options.pop("quiet")
-    _set_threads(threads or 1)
-    loaded = load(run)
-    pieces, text = stream(loaded, **options), options["prompt"]
-    if not as_json:
-        print(text, end="", flush=True)
-    for piece in pieces:
-        text += piece
-        if not as_json:
-            print(piece, end="", flush=True)
-    print(json.dumps(options | {"text": text, "decoder": explain(loaded.model)}, ensure_ascii=False) if as_json else "")
-    return 0
-
-
-def _evaluate(options: dict[str, Any], began: float) -> int:
-    from ritornello.config import to_dict
-    from ritornello.experiments.console import Console
-    from ritornello.experiments.subjects import default_out
-    from ritornello.experiments.suites import evaluate, shelf
-    from ritornello.experiments.summary import scores, shelf_table
-
-    model, quiet, as_json, threads = (options.pop(name) for name in ("model", "quiet", "json", "threads"))
-    suites = [name for names in options.pop("suite") for name in names.split(",") if name]
-    if not suites and not any(options[name] for name in OWN_FILES):
-        found = shelf(options["data"])
-        print(json.dumps(found, indent=2) if as_json else shelf_table(found))
-        return 0
-    if model is None:
-        raise InputError("which model? give a run folder, or a Hugging Face model: ritornello evaluate MODEL --suite NAMES")
-    _set_threads(threads)
-    out = options.pop("out") or default_out(model)
-    try:
-        report = evaluate(model, suites, out=out, console=Console(quiet), **options)
-    except KeyboardInterrupt:
-        print(f"\nritornello: stopped; what is finished is kept in {out}, and the same command goes on from there", file=sys.stderr)
-        return 130
-    print(json.dumps(to_dict(report), indent=2, ensure_ascii=False) if as_json else scores(report, out))
-    return 0 if any(row.value is not None for row in report.rows) else 2
-
-
-def _import(options: dict[str, Any], began: float) -> int:
-    from ritornello.hf.convert import import_folder
-
-    _print_summary(import_folder(options["folder"], options["out"], options["tokenizer"]), options["json"])
-    return 0
-
-
-def _export(options: dict[str, Any], began: float) -> int:
-    from ritornello.hf.convert import export_run
-    from ritornello.hf.export import export_model, push
-
-    if options["push"] is not None and options["to"] != "hf":
-        raise InputError(f"--push goes with --to hf, whose folder has a card; found --to {options['to']}")
-    if options["to"] == "hf":
-        path = export_model(options["run"], options["out"], options["push"])
-    else:
-        path = export_run(options["run"], options["out"])
-    found = {"path": str(path)} | ({} if options["push"] is None else {"address": push(path, options["push"])})
-    print(json.dumps(found, ensure_ascii=False) if options["json"] else "\n".join(found.values()))
-    return 0
-
-
-def _show(options: dict[str, Any], began: float) -> int:
-    _print_summary(options["run"], options["json"])
-    return 0
-
-
-def _runs(options: dict[str, Any], began: float) -> int:
-    from ritornello.experiments.summary import listing, runs_below
-
-    found = runs_below(options["folder"])
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options["json"] else listing(found, options["folder"]))
-    return 0
-
-
-def _mixers(options: dict[str, Any], began: float) -> int:
-    from ritornello.config import to_dict
-    from ritornello.experiments.catalogue import catalogue, listing
-
-    entries = catalogue(options["dim"])
-    print(json.dumps(to_dict(entries), indent=2, ensure_ascii=False) if options["json"] else listing(entries, options["dim"]))
-    return 0
-
-
-def _doctor(options: dict[str, Any], began: float) -> int:
-    from ritornello.experiments.doctor import examine, page
-
-    found = examine()
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options["json"] else page(found))
-    return 0
-
-
-def _diagnose(options: dict[str, Any], began: float) -> int:
-    from ritornello.diagnostics.diagnose import diagnose, table, trials
-    from ritornello.diagnostics.trial import split
-    from ritornello.experiments.console import Console
-    from ritornello.experiments.summary import render
-    from ritornello.provenance import cores
-
-    quiet, as_json, jobs, out = (options.pop(name) for name in ("quiet", "json", "jobs", "out"))
-    asked = trials(split(options.pop("mixers")), split(options.pop("tasks")), **options)
-    _set_threads(1)
-    try:
-        rows = diagnose(asked, out, Console(quiet), cores() if jobs is None else jobs)
-    except KeyboardInterrupt:
-        print(f"\nritornello: stopped; what is finished is kept in {out}, and the same command goes on from there", file=sys.stderr)
-        return 130
-    print(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else render(table(rows, asked[0].length)))
-    return 0
-
-
-def _print_summary(path: Path, as_json: bool) -> None:
-    from ritornello.experiments.summary import summary, summary_data
-
-    print(json.dumps(summary_data(path), indent=2, ensure_ascii=False) if as_json else summary(path))
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise InputError(f"--threads: {threads} is less than 1")
-        torch.set_num_threads(threads)
-
-
 def _parser() -> Parser:
     parser = Parser(prog="ritornello", description="Train, compare, look inside and stream recurrent language models.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"ritornello {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    _add_run(commands)
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    _add_run(subparsers)
 
-    resume = _command(commands, "resume", _resume, "go on with a run that was stopped, to the weights it would have had")
+    resume = _command(subparsers, "resume", commands.resume_run, "go on with a run that was stopped, to the weights it would have had")
     resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
 
-    generate = _command(commands, "generate", _generate, "let a model write; the text streams to standard output")
+    generate = _command(subparsers, "generate", commands.generate_text, "let a model write; the text streams to standard output")
     generate.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     generate.add_argument("--prompt", default="", metavar="TEXT", help="how the text begins; special strings in it are text")
     generate.add_argument("--temperature", type=float, default=0.8, metavar="X", help="0: always the likeliest token (default 0.8)")
@@ -257,41 +81,42 @@ def _parser() -> Parser:
         "--weights", choices=("float32", "bfloat16", "int8"), default="float32", help="fewer bits: faster, less exact (default float32)"
     )
 
-    _add_evaluate(commands)
+    _add_evaluate(subparsers)
+    _add_dynamics(subparsers)
 
     imports = _command(
-        commands, "import", _import, "make a run of a model in a Hugging Face layout",
+        subparsers, "import", commands.import_model, "make a run of a model in a Hugging Face layout",
         "Takes over the weights (safetensors only) and the tokenizer of HGRN2, Llama, Mamba, Mamba-2, RWKV-4 and RecurrentGemma models.",
     )  # fmt: skip
     imports.add_argument("folder", type=Path, metavar="FOLDER", help="with config.json, model.safetensors and tokenizer.json")
     imports.add_argument("--out", type=Path, metavar="RUN", help="the run's folder (default: runs/ and the folder's name)")
     imports.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json, if the folder has none")
 
-    export = _command(commands, "export", _export, "write a trained model for other programs to open")
+    export = _command(subparsers, "export", commands.export_model, "write a trained model for other programs to open")
     export.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
     meaning = "hf: a folder that transformers opens with our classes; hf-layout: with its own, where it has such a model"
     export.add_argument("--to", choices=("hf", "hf-layout"), required=True, help=meaning)
     export.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: RUN/hf or RUN/hf-layout)")
     export.add_argument("--push", metavar="NAME", help="and upload it to the Hugging Face hub by this name; a new repository is private")
 
-    _add_diagnose(commands)
+    _add_diagnose(subparsers)
 
-    show = _command(commands, "show", _show, "print what a run came to")
+    show = _command(subparsers, "show", commands.show_run, "print what a run came to")
     show.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
 
-    runs = _command(commands, "runs", _runs, "list the runs in a folder")
+    runs = _command(subparsers, "runs", commands.list_runs, "list the runs in a folder")
     runs.add_argument("folder", type=Path, nargs="?", default=Path("runs"), metavar="FOLDER", help="where to look (default: runs)")
 
-    mixers = _command(commands, "mixers", _mixers, "list what --mixer and --channel can name, with sizes")
+    mixers = _command(subparsers, "mixers", commands.list_mixers, "list what --mixer and --channel can name, with sizes")
     mixers.add_argument("--dim", type=int, default=256, metavar="N", help="the width to count at (default 256)")
 
-    _command(commands, "doctor", _doctor, "tell what this machine has, what is in use, and what would make it faster")
+    _command(subparsers, "doctor", commands.examine_machine, "tell what this machine has, what is in use, and what would make it faster")
     return parser
 
 
-def _add_run(commands: Any) -> None:
+def _add_run(subparsers: Any) -> None:
     run = _command(
-        commands, "run", _run, "from a text to a report: tokenizer, training, evaluation, a page",
+        subparsers, "run", commands.train_run, "from a text to a report: tokenizer, training, evaluation, a page",
         "Reads CORPUS, trains a tokenizer and a model, evaluates, and writes a folder with report.html. "
         "Give it time (--minutes) and it picks every size itself; fix whatever you like.",
     )  # fmt: skip
@@ -336,12 +161,14 @@ def _add_run(commands: Any) -> None:
     rest.add_argument("--recipe", type=Path, metavar="FILE", help="a .toml file with any of these settings")
     rest.add_argument("--out", metavar="RUN", help="the run's folder (default: the next free one in runs/)")
     rest.add_argument("--checkpoint-every", type=int, metavar="N", help="steps between checkpoints (default: 30 seconds)")
+    kept = "keep the weights when so many words have been seen, such as 1M,2M,500k; babylm: 1M to 10M, and 20M to 100M by tens"
+    rest.add_argument("--checkpoint-words", metavar="WORDS", help=kept)
     rest.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
 
-def _add_evaluate(commands: Any) -> None:
+def _add_evaluate(subparsers: Any) -> None:
     evaluate = _command(
-        commands, "evaluate", _evaluate, "score a model on BLiMP, EWoK, GLUE ... and on files of your own",
+        subparsers, "evaluate", commands.evaluate_model, "score a model on BLiMP, EWoK, GLUE ... and on files of your own",
         "Prints a table and writes OUT/results.json. Every finished task is kept: the same command goes on where it was stopped. "
         "Without --suite or a file it lists the suites and says which of them the data folder has.",
     )  # fmt: skip
@@ -356,9 +183,26 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--predictions", type=Path, metavar="FILE.json", help="write the decisions as the BabyLM challenge wants them")
 
 
-def _add_diagnose(commands: Any) -> None:
+def _add_dynamics(subparsers: Any) -> None:
+    dynamics = _command(
+        subparsers, "dynamics", commands.score_checkpoints, "score the checkpoints of runs: what is learned after how many words",
+        "Each RUN stands for the weights it kept by --checkpoint-words and for its finished model, RUN@1M for one of them. Writes a table, "
+        "a line for each number, and a page of curves. What is finished is kept and not run again.",
+    )  # fmt: skip
+    dynamics.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders")
+    dynamics.add_argument("--suite", action="append", default=[], metavar="NAMES", help="with commas between; all: whatever is there")
+    dynamics.add_argument("--data", type=Path, metavar="FOLDER", help="where the suites' files lie (default: RITORNELLO_DATA)")
+    dynamics.add_argument("--text", action="append", default=[], metavar="PATH", help=OWN_FILES["text"])
+    dynamics.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced")
+    dynamics.add_argument("--threshold", type=float, metavar="X", help="the score to be reached (default: halfway from chance to the best)")
+    _add_protocol(dynamics, "ritornello")
+    dynamics.add_argument("--out", type=Path, default=Path("dynamics"), metavar="FOLDER", help="where to write (default: dynamics)")
+
+
+def _add_diagnose(subparsers: Any) -> None:
     diagnose = _command(
-        commands, "diagnose", _diagnose, "what can an architecture do? small models on generated tasks, at lengths they have not seen",
+        subparsers, "diagnose", commands.diagnose_mixers,
+        "what can an architecture do? small models on generated tasks, at lengths they have not seen",
         "Trains a small model for each mixer, task and seed, tests it at 1, 2, 4 and 8 times its longest training sequence, and writes a "
         "folder with report.html. What is finished is kept and not run again.",
     )  # fmt: skip
@@ -382,12 +226,14 @@ def _add_protocol(parser: Any, default: str | None) -> None:
     parser.add_argument("--protocol", choices=known, default=default, help=meaning)
 
 
-def _command(commands: Any, name: str, function: Any, summary: str, description: str | None = None) -> Parser:
-    parser = commands.add_parser(name, help=summary, description=description or summary[0].upper() + summary[1:] + ".", allow_abbrev=False)
+def _command(subparsers: Any, name: str, function: Any, summary: str, description: str | None = None) -> Parser:
+    parser = subparsers.add_parser(
+        name, help=summary, description=description or summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+    )
     parser.set_defaults(command=function, parser=parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    if name in ("run", "generate", "evaluate"):
+    if name in ("run", "generate", "evaluate", "dynamics"):
         parser.add_argument("--threads", type=int, metavar="N", help="processor threads")
     return parser
 
