@@ -7,13 +7,13 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from ritornello.data import builtin
 from ritornello.evals.agreement import LEXICONS, PHENOMENA, _with_s, agreement_pairs, count_words
-from ritornello.evals.pairs import accuracies, margins
+from ritornello.evals.choices import choice_rows
+from ritornello.evals.means import means
 
 DATA = Path(os.environ.get("RITORNELLO_DATA", Path(__file__).parents[2] / "../shared/data"))
 GLUE = (
@@ -57,13 +57,14 @@ class Words:
     def encode(self, text):
         return [self.ids.setdefault(word, len(self.ids) + 2) for word in text.removesuffix(".").split()]
 
-    def encode_many(self, texts):
-        return [np.array(self.encode(text)) for text in texts]
 
-
-def accuracy(pairs, score):
-    rows = accuracies(margins(score, Words(), pairs))
-    return {row.task: row.value for row in rows if row.metric == "accuracy (half credit)"}
+def accuracy(pairs, score, tokenizer=None):
+    """By half credit: of each task, and of their means."""
+    tokenizer, rows = tokenizer or Words(), []
+    for task, part in pairs.items():
+        scores = score([[0, *tokenizer.encode(side)] for pair in part for side in (pair.good, pair.bad)])
+        rows += choice_rows("s", task, list(scores.view(-1, 2)), [0] * len(part))
+    return {row.task: row.value for row in (*rows, *means(rows, "all pairs")) if row.metric == "accuracy (half credit)"}
 
 
 def test_every_phenomenon_is_full_and_every_word_occurs(counts):
@@ -116,8 +117,7 @@ def test_a_bigram_model_that_saw_the_good_sentences_solves_the_local_ones(counts
     def score(texts):
         return torch.tensor([float(sum(couple in seen for couple in pairwise(text))) for text in texts])
 
-    rows = accuracies(margins(score, tokenizer, pairs))
-    assert min(row.value for row in rows if row.metric == "accuracy (half credit)") > 0.9
+    assert min(accuracy(pairs, score, tokenizer).values()) > 0.9
 
 
 def test_the_same_counts_give_the_same_pairs_in_any_order(counts):

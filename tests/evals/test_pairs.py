@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ritornello.errors import InputError
-from ritornello.evals.pairs import MinimalPair, accuracies, count_tokens, margins, read_pairs, score_pairs
-from ritornello.evals.scoring import log_prob
-from ritornello.evals.suite import spread
+from ritornello.evals.choices import choice_rows
+from ritornello.evals.means import means
+from ritornello.evals.pairs import MinimalPair, count_tokens, pair_rows, read_pairs, requests
+from ritornello.evals.subject import CausalSubject, tokenized
 
 DATA = Path(os.environ.get("RITORNELLO_DATA", Path(__file__).parents[2] / "../shared/data"))
 needs_data = pytest.mark.skipif(not (DATA / "babylm_eval").is_dir(), reason="no evaluation data (RITORNELLO_DATA)")
@@ -29,8 +30,8 @@ class Letters:
     def encode(self, text):
         return [ord(letter) + 2 for letter in text]
 
-    def encode_many(self, texts):
-        return [np.array(self.encode(text)) for text in texts]
+    def encode_from(self, texts, starts):
+        return [(np.array(self.encode(text)), start) for text, start in zip(texts, starts, strict=True)]
 
 
 class Same:
@@ -38,8 +39,8 @@ class Same:
 
     bos, eos, size, lossless = 0, 0, 1, True
 
-    def encode_many(self, texts):
-        return [np.zeros(5, np.int64)] * len(texts)
+    def encode_from(self, texts, starts):
+        return [(np.zeros(5, np.int64), 0)] * len(texts)
 
 
 class Table(nn.Module):
@@ -64,6 +65,20 @@ def unigram(letters):
     return Table(logits.repeat(130, 1)), logits.log_softmax(0)
 
 
+def subject(model, tokenizer=None, protocol="ritornello"):
+    return CausalSubject(model, tokenizer or Letters(), "", "", protocol)
+
+
+def graded(margins):
+    """Rows as if good sentences had these scores, and bad ones 0."""
+    rows = [
+        row
+        for task, margin in margins.items()
+        for row in choice_rows("s", task, list(torch.stack([margin, torch.zeros(len(margin))], 1)), [0] * len(margin))
+    ]
+    return (*rows, *means(rows, "all pairs"))
+
+
 def value(rows, task, metric):
     (row,) = [row for row in rows if (row.task, row.metric) == (task, metric)]
     return row.value
@@ -80,11 +95,7 @@ def test_protocols_by_hand():
     model.table[0] = 0.0  # after BOS: everything alike
     a, b = (float(logp[ord(letter) + 2]) for letter in "ab")
     flat = -math.log(130)
-    pairs = {"x": [MinimalPair("ab", "bba"), MinimalPair("a", "b", context="b ")]}
-
-    def score(texts):
-        found.append(texts)
-        return log_prob(model, texts)
+    pairs = [MinimalPair("ab", "bba"), MinimalPair("a", "b", context="b ")]
 
     found = []
     for protocol, want in {
@@ -92,17 +103,18 @@ def test_protocols_by_hand():
         "official-2024": [(a + b) - (b + b + a), a - b],
         "official-2025": [b - (b + a), a - b],
     }.items():
-        got = margins(score, Letters(), pairs, protocol)
-        assert got["x"].dtype == torch.float64
-        assert got["x"].tolist() == pytest.approx(want, abs=1e-5)
+        sums = subject(model, protocol=protocol).log_probs(requests(pairs)).view(-1, 2)
+        assert sums.dtype == torch.float64
+        assert (sums[:, 0] - sums[:, 1]).tolist() == pytest.approx(want, abs=1e-5)
+        found.append(tokenized(Letters(), requests(pairs), protocol)[0])
     first, second = Letters().encode("ab"), Letters().encode(" ab")
     assert [texts[0] for texts in found] == [[0, *first], [0, *second], first]
     assert [texts[2] for texts in found] == [[0, *Letters().encode("b a")], [0, *Letters().encode(" b a")], Letters().encode("b a")]
 
 
 def test_accuracy_ties_and_means_by_hand():
-    rows = accuracies({"easy": torch.tensor([1.0, 2.0, 0.0, -1.0]), "hard": torch.tensor([-1.0, 0.0])}, suite="s", by="b")
-    assert [row.task for row in rows] == ["easy", "hard", "all", "all pairs"] * 3
+    rows = graded({"easy": torch.tensor([1.0, 2.0, 0.0, -1.0]), "hard": torch.tensor([-1.0, 0.0])})
+    assert [row.task for row in rows] == ["easy"] * 3 + ["hard"] * 3 + ["all", "all pairs"] * 3
     want = {
         "accuracy (official)": (3 / 4, 1 / 2, 5 / 8, 4 / 6),
         "accuracy (half credit)": (2.5 / 4, 1 / 4, 3.5 / 8, 3 / 6),
@@ -116,7 +128,6 @@ def test_accuracy_ties_and_means_by_hand():
     assert pairs.stderr == pytest.approx(math.sqrt(4 / 6 * 2 / 6 / 6))
     assert [row.n for row in (easy, hard, every, pairs)] == [4, 2, 6, 6]
     assert {row.chance for row in rows if row.metric != "ties"} == {0.5}
-    assert {(row.suite, row.by) for row in rows} == {("s", "b")}
     half = next(row for row in rows if row.metric == "accuracy (half credit)")
     assert half.stderr == pytest.approx(math.sqrt(((1 - 0.625) ** 2 * 2 + (0.5 - 0.625) ** 2 + 0.625**2) / 4 / 4))
 
@@ -124,34 +135,19 @@ def test_accuracy_ties_and_means_by_hand():
 def test_a_model_blind_to_order_ties_on_permutations():
     model, _ = unigram({"a": 1.3, "b": 0.2, "c": -0.7})
     pairs = {"order": [MinimalPair("aabc", "cbaa"), MinimalPair("abcabc", "ccbbaa"), MinimalPair("a", "b")]}
-    rows = score_pairs(model, Letters(), pairs)
+    rows = pair_rows(subject(model), "s", pairs)
     assert value(rows, "order", "ties") == pytest.approx(2 / 3)
     assert value(rows, "order", "accuracy (half credit)") == pytest.approx(2 / 3)
     assert value(rows, "order", "accuracy (official)") == 1
 
 
 def test_a_score_that_is_not_a_number_has_a_reason():
-    rows = accuracies({"x": torch.tensor([1.0, math.nan]), "y": torch.tensor([1.0]), "z": torch.tensor([])})
+    rows = graded({"x": torch.tensor([1.0, math.nan]), "y": torch.tensor([1.0])})
     assert value(rows, "x", "accuracy (official)") is value(rows, "all", "ties") is None
     assert value(rows, "y", "accuracy (official)") == 1
     reasons = {row.task: row.reason for row in rows}
-    assert reasons["x"] == "1 of 2 pairs have no finite score"
-    assert reasons["z"] == "there is no pair"
-    assert reasons["all"] == "no value for x, z"
-    assert accuracies({}) == ()
-
-
-def test_limit_spreads_evenly_and_shows_in_the_name():
-    model, _ = unigram({"a": 1.0, "b": 0.0})
-    pairs = {"x": [MinimalPair("a", "b")] * 7 + [MinimalPair("b", "a")] * 3, "y": [MinimalPair("a", "b")]}
-    assert spread(range(10), 4) == [0, 2, 5, 7]
-    rows = score_pairs(model, Letters(), pairs, suite="s", limit=5)
-    assert {row.suite for row in rows} == {"s (at most 5 pairs a subtask)"}
-    assert [row.n for row in rows][:4] == [5, 1, 6, 6]
-    assert value(rows, "x", "accuracy (official)") == pytest.approx(4 / 5)
-    assert {row.suite for row in score_pairs(model, Letters(), pairs, suite="s", limit=10)} == {"s"}
-    with pytest.raises(InputError, match="at least 1 item"):
-        score_pairs(model, Letters(), pairs, limit=0)
+    assert reasons["x"] == "1 of 2 items have no finite score"
+    assert reasons["all"] == "no value for x"
 
 
 def test_count_tokens_is_what_is_scored():
@@ -159,15 +155,14 @@ def test_count_tokens_is_what_is_scored():
     pairs = {"x": [MinimalPair("ab", "abc"), MinimalPair("abc", "cd")], "y": [MinimalPair("a", "b", context="c ")]}
     for protocol, want in {"ritornello": 13, "official-2024": 18, "official-2025": 8}.items():
         seen = []
-        score_pairs(model, Letters(), pairs, protocol, progress=lambda done, all, seen=seen: seen.append((done, all)))
-        assert count_tokens(Letters(), pairs, protocol) == want
-        assert seen[-1] == (want, want)
-    assert count_tokens(Letters(), pairs, limit=1) == 11
+        for part in pairs.values():
+            subject(model, protocol=protocol).log_probs(requests(part), lambda done, all, seen=seen: seen.append((done, all)))
+        assert count_tokens(Letters(), pairs, protocol) == want == sum(all for done, all in seen if done == all)
 
 
 def test_unknown_protocol():
     with pytest.raises(InputError, match=r"Did you mean 'official-2024'\?"):
-        count_tokens(Letters(), {}, "official-24")
+        count_tokens(Letters(), {"x": [MinimalPair("a", "b")]}, "official-24")
 
 
 def test_files_and_folders(tmp_path):
@@ -258,7 +253,7 @@ def test_published_files(folder, files, pairs):
 @needs_data
 def test_a_constant_scorer_is_perfect_by_the_official_rule_only():
     suites = read_pairs(DATA / "babylm_eval/supplement_filtered")
-    rows = score_pairs(Table(torch.zeros(1, 1)), Same(), suites, "official-2024")
+    rows = pair_rows(subject(Table(torch.zeros(1, 1)), Same(), "official-2024"), "s", suites)
     for task in (*suites, "all", "all pairs"):
         assert value(rows, task, "accuracy (official)") == 1
         assert value(rows, task, "accuracy (half credit)") == 0.5
@@ -280,7 +275,7 @@ def test_published_decisions_give_the_published_scores(size, suite, macro, micro
     decisions = json.loads(gzip.decompress((DATA / f"babyhgrn_predictions/babyhgrn_{size}.json.gz").read_bytes()))[suite]
     suites = read_pairs(DATA / f"babylm_eval/{suite.removeprefix('blimp_')}_filtered")
     assert {task: len(made) for task, made in decisions.items()} == {task: len(pairs) for task, pairs in suites.items()}
-    rows = accuracies({task: torch.tensor([1.0 if made == "1" else -1.0 for made in line]) for task, line in decisions.items()})
+    rows = graded({task: torch.tensor([1.0 if made == "1" else -1.0 for made in line]) for task, line in decisions.items()})
     assert 100 * value(rows, "all", "accuracy (official)") == pytest.approx(macro, abs=0.005)
     assert 100 * value(rows, "all pairs", "accuracy (official)") == pytest.approx(micro, abs=0.005)
     expected = {"blimp": 0.2, "blimp_supplement": 1.63}[suite]

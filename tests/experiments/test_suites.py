@@ -19,7 +19,7 @@ from ritornello.errors import InputError
 from ritornello.evals.blimp import pairs_suite
 from ritornello.evals.means import means
 from ritornello.evals.report import Row
-from ritornello.evals.suite import SUITES, Outcome, Suite, Task
+from ritornello.evals.suite import SUITES, Outcome, Suite, Task, spread
 from ritornello.experiments import suites
 from ritornello.experiments.console import Console
 from ritornello.experiments.subjects import default_out
@@ -112,7 +112,7 @@ def test_a_suite_that_cannot_be_read_is_a_gap_and_the_next_one_runs(files, tmp_p
 def test_scores_that_are_no_numbers_have_no_mean(files, tmp_path):
     rows = evaluate(Scorer(lambda text: math.nan if "dogs" in text else -1), files, tmp_path / "out").rows
     assert {row.value for row in rows} == {None}
-    assert rows[0].reason == "1 of 3 pairs have no finite score"
+    assert rows[0].reason == "1 of 3 items have no finite score"
 
 
 def test_a_finished_task_is_run_again_only_if_something_changed(files, tmp_path, monkeypatch):
@@ -153,6 +153,7 @@ def test_a_damaged_kept_file_is_scored_again_with_one_line(files, tmp_path, cont
 
 
 def test_a_limit_is_in_the_name_and_kept_beside_the_whole(files, tmp_path):
+    assert spread(range(10), 4) == [0, 2, 5, 7]
     out, subject = tmp_path / "out", Scorer()
     whole = evaluate(subject, files, out)
     part = evaluate(subject, files, out, limit=2)

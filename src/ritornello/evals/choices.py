@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ritornello.evals.report import Row
 
@@ -24,11 +25,10 @@ def choose(scores: Sequence[Tensor]) -> list[int]:
 
 def decisions(scores: Sequence[Tensor], answers: Sequence[int]) -> dict[str, Tensor]:
     """(items,) float64 points of each metric from the scores of each item's candidates, (candidates,), and the place of the right one."""
-    best = [each == each.max() for each in scores]
-    hit = torch.tensor([float(each[answer]) for each, answer in zip(best, answers, strict=True)], dtype=torch.float64)
-    share = hit / torch.tensor([int(each.sum()) for each in best])
-    first = [float(choice == answer) for choice, answer in zip(choose(scores), answers, strict=True)]
-    return {OFFICIAL: torch.tensor(first, dtype=torch.float64), SHARED: share, TIES: ((share > 0) & (share < 1)).double()}
+    padded, right = pad_sequence(list(scores), batch_first=True, padding_value=-torch.inf), torch.tensor(list(answers))
+    best = padded == padded.amax(1, keepdim=True)
+    share = best.gather(1, right[:, None])[:, 0].double() / best.sum(1)
+    return {OFFICIAL: (padded.argmax(1) == right).double(), SHARED: share, TIES: ((share > 0) & (share < 1)).double()}
 
 
 def not_finite(scores: Sequence[Tensor]) -> str | None:

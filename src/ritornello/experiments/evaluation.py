@@ -14,10 +14,11 @@ from ritornello import provenance
 from ritornello.analysis.passage import passage, surprisal
 from ritornello.evals.agreement import agreement_pairs, count_words
 from ritornello.evals.ngram import choose_order
-from ritornello.evals.pairs import MinimalPair, read_pairs, score_pairs
+from ritornello.evals.pairs import MinimalPair, pair_rows, read_pairs
 from ritornello.evals.perplexity import difference, held_out
 from ritornello.evals.report import Row
 from ritornello.evals.scoring import Scored, stream_nats
+from ritornello.evals.subject import CausalSubject
 from ritornello.experiments.console import Console
 from ritornello.experiments.machine import matrix_products
 from ritornello.experiments.material import Material, Sample
@@ -72,9 +73,10 @@ def report(model: LM, config: RunConfig, material: Material, pairs: Suites, cons
     torch.set_num_threads(config.train.threads)
     with matrix_products(config.train.gemm):
         rows, headline = _held_out(model, config, material, console)
+        subject = CausalSubject(model, material.tokenizer, "", "", config.evaluate.protocol)
         for suite, subtasks in pairs.items():
             console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {suite}")
-            rows += score_pairs(model, material.tokenizer, subtasks, config.evaluate.protocol, suite=suite)
+            rows += pair_rows(subject, suite, subtasks)
         console.progress("writing samples")
         engine = fastest(model)
         samples = [_write(engine, config, material, temperature) for temperature in TEMPERATURES]
