@@ -95,11 +95,11 @@ class Block(nn.Module):
     def forward(self, below: list[Tensor], state: BlockState, context: Context) -> tuple[Tensor, BlockState]:
         """The outputs of everything below, embedding first, each (B, T, D), to this block's output and state."""
         x = below[-1] if self.inlet is None else self.inlet(torch.cat(below, -1))
-        y, time = self.time(_normed(self.time_norm, x, context), state.time, context)
+        y, time = self.time(normed(self.time_norm, x, context), state.time, context)
         x = x + self.drop(y)
         if self.channel is None:
             return x, BlockState(time, state.channel)
-        y, channel = self.channel(_normed(self.channel_norm, x, context), state.channel, context)
+        y, channel = self.channel(normed(self.channel_norm, x, context), state.channel, context)
         return x + self.drop(y), BlockState(time, channel)
 
 
@@ -127,19 +127,23 @@ class LM(nn.Module):
         """A fresh state for `batch` rows."""
         return tuple(block.init_state(batch) for block in self.blocks)  # type: ignore[operator]
 
-    def features(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
-        """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Ids (B, T), or embeddings (B, T, D), to what the lowest block reads (B, T, D)."""
         x = tokens if tokens.is_floating_point() else self.embedding(tokens)
         if self.config.embedding_scale:
             x = x * self.scale
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
-        outputs, after, context = [self.drop(x)], [], Context(reset, self.impl)
+        return self.drop(x)
+
+    def features(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""
+        outputs, after, context = [self.embed(tokens)], [], Context(reset, self.impl)
         for block, before in zip(self.blocks, state, strict=True):
             x, block_state = block(outputs, before, context)
             outputs = [*outputs, x] if self.config.wiring == "dense" else [x]
             after.append(block_state)
-        return _normed(self.norm, outputs[-1], context), tuple(after)
+        return normed(self.norm, outputs[-1], context), tuple(after)
 
     def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Logits (B, T, vocab) for the token after each, and the state after the last."""
@@ -166,7 +170,8 @@ def _norm(config: LMConfig) -> nn.Module:
     return (RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.dim, eps=config.norm_eps)
 
 
-def _normed(norm: nn.Module, x: Tensor, context: Context) -> Tensor:
+def normed(norm: nn.Module, x: Tensor, context: Context) -> Tensor:
+    """`norm` of x, by the context's implementation where it has several."""
     return norm(x, context.impl) if isinstance(norm, RMSNorm) else norm(x)
 
 

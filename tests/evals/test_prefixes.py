@@ -9,7 +9,7 @@ from ritornello.evals.prefixes import cuts
 from ritornello.evals.scoring import log_prob
 from ritornello.model import LM, LMConfig
 
-KINDS = (("hgrn2", "hgrn2"), ("lstm",), ("attention", "hgrn2"), ("mamba", "window"), ("rwkv7", "rwkv4"))
+KINDS = (("hgrn2", "hgrn2"), ("lstm", "lstm"), ("attention", "hgrn2"), ("mamba", "window"), ("rwkv7", "rwkv4"))
 
 
 def lm(layers=("hgrn2", "hgrn2"), dtype=torch.float64, **more):
@@ -41,7 +41,7 @@ def test_every_text_scores_as_it_does_alone(layers, tokens, monkeypatch):
     monkeypatch.setattr(prefixes, "NODES", 7)
     monkeypatch.setattr(prefixes, "TAKING_OVER", 0.01)  # many cuts
     monkeypatch.setattr(prefixes, "PASS", 0)
-    model, texts = lm(layers), tree()
+    model, texts = lm(layers, wiring="dense" if layers[0] == "lstm" else "residual"), tree()
     first = [1 + index % max(1, len(text) - 1) for index, text in enumerate(texts)]
     want = [alone(model, text, begin) if len(text) > 1 else 0.0 for text, begin in zip(texts, first, strict=True)]
     assert_close(log_prob(model, texts, first=first, tokens_per_batch=tokens).tolist(), want, rtol=0, atol=1e-9)
@@ -76,7 +76,7 @@ def test_cuts_by_hand(monkeypatch):
 
 def test_a_large_state_makes_small_groups(monkeypatch):
     model, rows = lm(), []
-    monkeypatch.setattr(prefixes, "GROUP_BYTES", 3 * 2 * 16 * 16 * 8)
+    monkeypatch.setattr(prefixes, "GROUP_BYTES", 3 * 16 * 16 * 8)
     model.embedding.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
     log_prob(model, [[0, token, token] for token in range(1, 20)])
     assert max(rows) == 3
