@@ -127,6 +127,10 @@ def test_reasons(task, real_data, tmp_path):
     (row,) = outcome.rows
     assert "of 1726 words have no finite surprisal" in row.reason
     assert None in {each["pred"] for each in outcome.predictions}
+    outcome = task.run(
+        Told(lambda request: float("nan") if request.text == "Arthur placed" else -1.0), None
+    )  # the word, and the one after it
+    assert outcome.rows[0].reason == "2 of 1726 words have no finite surprisal"
     (few,) = reading.SUITE.tasks(real_data / SUITES["reading"].path, 8)
     rows = few.run(Told(lambda request: -float(len(request.text))), None).rows
     assert {row.reason for row in rows} >= {"8 words are too few for a baseline of 7 terms"}

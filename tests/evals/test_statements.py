@@ -85,6 +85,9 @@ def test_last_words_without_a_number(tmp_path):
     outcome = task.run(Told(lambda request: math.nan if request.text == "a c" else -1.0), None)
     assert {row.reason for row in outcome.rows} == {"1 of 2 last words have no finite probability"}
 
+    outcome = task.run(Told(lambda request: -800.0), None)
+    assert rows_of(outcome, PERPLEXITY).reason == "800 nats a last word: do the texts have spaces?"
+
     class Masked(Told):
         def greedy(self, requests):
             raise InputError("a masked model has no next token")

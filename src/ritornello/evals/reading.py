@@ -70,7 +70,8 @@ def _request(before: str, word: str) -> Request:
 
 
 def _rows(words: Sequence[Word], surprisal: Tensor, before: Tensor) -> list[Row]:
-    lost = int((~surprisal.isfinite()).sum())
+    follows = torch.tensor([bool(word["prev_word"]) for word in words])
+    lost = int((~surprisal.isfinite() | (follows & ~before.isfinite())).sum())
     if lost:
         return [Row("reading", "all", GAIN, None, n=len(words), reason=f"{lost} of {len(words)} words have no finite surprisal")]
     columns = {name: _numbers(words, name) for name in (*BASELINE, "prev_length", *EYES, SELF_PACED, *BRAIN)}
