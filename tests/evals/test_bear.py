@@ -31,7 +31,7 @@ def own(tmp_path, monkeypatch):
 
 def test_templates_by_hand(own):
     """The first template is right of both, the second of one, the third has a tie of one and is wrong of the other."""
-    best = {"one is in Lo.", "two is in Hii.", "Lo holds one.", "Lo holds two.", "In Lo is two."}
+    best = {"One is in Lo.", "Two is in Hii.", "Lo holds one.", "Lo holds two.", "In Lo is two."}
     asked = []
 
     def score(request):
@@ -41,7 +41,7 @@ def test_templates_by_hand(own):
     (task,) = bear.SUITE.tasks(own, None)
     outcome = task.run(Told(score), None)
     rows = {row.metric: row for row in outcome.rows}
-    assert [request.text for request in asked[:4]] == ["one is in Lo.", "one is in Hii.", "two is in Lo.", "two is in Hii."]
+    assert [request.text for request in asked[:4]] == ["One is in Lo.", "One is in Hii.", "Two is in Lo.", "Two is in Hii."]
     assert {request.start for request in asked} == {0}
     assert [rows[f"accuracy (template {number})"].value for number in (1, 2, 3)] == [1, 0.5, 0.5]
     assert rows["accuracy (official)"].value == pytest.approx((1 + 0.5 + 0.5) / 3)
@@ -57,7 +57,7 @@ def test_the_mean_per_token_by_hand(own):
     """Hii makes a statement longer by a letter, each of which is a little cheaper; Lo will not do for two at all."""
 
     def score(request):
-        return -len(request.text) * (1.95 if "Hii" in request.text else 9.0 if "two" in request.text else 2.0)
+        return -len(request.text) * (1.95 if "Hii" in request.text else 9.0 if "wo" in request.text else 2.0)
 
     (task,) = bear.SUITE.tasks(own, None)
     outcome = task.run(Told(score), None)
@@ -71,7 +71,7 @@ def test_answers_are_those_that_occur_where_none_are_told(own):
     assert rows_of(task.run(Told(uniform), None), "accuracy (official)").value == 0.5
     asked = []
     task.run(Told(lambda request: asked.append(request.text) or -1.0), None)
-    assert asked[:2] == ["one is in Lo.", "one is in Hii."]
+    assert asked[:2] == ["One is in Lo.", "One is in Hii."]
 
 
 def test_progress_goes_over_all_templates(own):

@@ -79,8 +79,9 @@ def _run(suite: str, relation: Relation, subject: Subject, progress: Progress | 
 
 
 def statements(template: str, relation: Relation) -> list[str]:
-    """Every instance with every answer."""
-    return [template.replace("[Y]", answer).replace("[X]", subject) for subject, _ in relation.instances for answer in relation.answers]
+    """Every instance with every answer, the first letter made a capital, as the authors' lm-pub-quiz does unless told otherwise."""
+    texts = (template.replace("[Y]", answer).replace("[X]", subject) for subject, _ in relation.instances for answer in relation.answers)
+    return [text[:1].upper() + text[1:] for text in texts]
 
 
 def _rows(suite: str, relation: Relation, sums: list[list[Tensor]], means: list[list[Tensor]]) -> list[Row]:
