@@ -18,6 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ritornello.analysis import numerals, page, plots, scores
 from ritornello.config import read_file
 from ritornello.errors import InputError
@@ -110,7 +112,8 @@ def _loss(run: str, table: Sequence[Line]) -> dict[str, Any] | None:
         told += (
             f"; by the end, after {numerals.short(last[0])}, it needs {numerals.number(last[1] - lowest[1])} bits a byte more: overfitting."
         )
-    svg = _curves([("line c0", train), ("line c1", held)], "bits per byte", None, (None, None), f"{run}. {told}")
+    values = [value for _, value in (*train, *held)]
+    svg = _curves([("line c0", train), ("line c1", held)], "bits per byte", None, (min(values), max(values)), f"{run}. {told}")
     return {"run": run, "told": told, "svg": svg}
 
 
@@ -120,8 +123,10 @@ def _suite(suite: str, table: Sequence[Line], runs: Sequence[str], threshold: fl
     metric, whole = means[0]["metric"], means[0]["task"]
     lines = [line for line in table if line["metric"] == metric and line["value"] is not None]
     parts = _parts(lines)
-    large = _chart(scores.title(suite), [line for line in lines if line["task"] == whole], metric, runs, threshold)
-    small = [_chart(name, part, metric, runs, threshold) for name, part in parts.items()]
+    main = [line for line in lines if line["task"] == whole]
+    large = _chart(scores.title(suite), main, metric, runs, threshold, _span(main))
+    shared = _span([line for part in parts.values() for line in part])  # small charts have one scale
+    small = [_chart(name, part, metric, runs, threshold, shared) for name, part in parts.items()]
     return {
         "title": scores.title(suite),
         "metric": metric,
@@ -146,7 +151,17 @@ def _parts(lines: Sequence[Line]) -> dict[str, list[Line]]:
     return {name: [scores.mean(name, each) for each in group.values() if len(each) == most[name]] for name, group in sorted(groups.items())}
 
 
-def _chart(name: str, lines: Sequence[Line], metric: str, runs: Sequence[str], threshold: float | None) -> dict[str, Any]:
+def _span(lines: Sequence[Line]) -> tuple[float, float]:
+    """The lowest and highest value of all intervals, and of chance."""
+    margins = [(line["value"], numerals.INTERVAL * (line["stderr"] or 0.0)) for line in lines]
+    chances = [line["chance"] for line in lines if line["chance"] is not None]
+    ends = [value + sign * margin for value, margin in margins for sign in (-1, 1)] + chances
+    return min(ends, default=0.0), max(ends, default=1.0)
+
+
+def _chart(
+    name: str, lines: Sequence[Line], metric: str, runs: Sequence[str], threshold: float | None, span: tuple[float, float]
+) -> dict[str, Any]:
     """{"name", "svg", "rows"}: a line for each run with its 95 % interval as a shade, over words."""
     lower = metric.startswith(scores.LOWER)
     drawn: list[tuple[str, list[Point]]] = []
@@ -165,8 +180,7 @@ def _chart(name: str, lines: Sequence[Line], metric: str, runs: Sequence[str], t
     reach = threshold if threshold is not None else _halfway([line for curve in curves.values() for line in curve], chance, lower)
     rows = [_numbers(name, run, curve, metric, reach, lower) | {"colour": _colour(runs, run)} for run, curve in curves.items()]
     told = f"{name}: " + "; ".join(f"{row['run']} {row['best']} at {row['at']} words" for row in rows)
-    limits = (0.0, 1.0) if numerals.is_fraction(metric) else (None, None)
-    return {"name": name, "svg": _curves(drawn, metric, level, limits, told) if drawn else "", "rows": rows}
+    return {"name": name, "svg": _curves(drawn, metric, level, span, told) if drawn else "", "rows": rows}
 
 
 def _halfway(lines: Sequence[Line], chance: float | None, lower: bool) -> float | None:
@@ -194,35 +208,28 @@ def _numbers(name: str, run: str, curve: Sequence[Line], metric: str, reach: flo
 
 
 def _curves(
-    lines: Sequence[tuple[str, Sequence[Point]]],
-    unit: str,
-    level: tuple[str, float] | None,
-    limits: tuple[float | None, float | None],
-    title: str,
-) -> plots.Markup:
-    """Lines over words on a logarithmic axis; the values shown are all there are, within the limits."""
-    points = [point for _, line in lines for point in line]
-    values = [value for _, value in points] + ([level[1]] if level else [])
-    pad = (max(values) - min(values)) * 0.08 or 0.05
-    low, high = min(values) - pad, max(values) + pad
-    low, high = low if limits[0] is None else max(low, limits[0]), high if limits[1] is None else min(high, limits[1])
-    start, end = (math.log10(pick(words for words, _ in points)) for pick in (min, max))
+    lines: Sequence[tuple[str, Sequence[Point]]], metric: str, level: tuple[str, float] | None, span: tuple[float, float], title: str
+) -> Markup:
+    """Lines over words on a logarithmic axis; a share is drawn in per cent, and not below 0 or above 100."""
+    share = numerals.is_fraction(metric)
+    times = 100 if share else 1
+    pad = (span[1] - span[0]) * 0.08 or 0.05
+    low, high = span[0] - pad, span[1] + pad
+    low, high = (max(0.0, low), min(1.0, high)) if share else (low, high)
+    words = [point[0] for _, line in lines for point in line]
+    start, end = math.log10(min(words)), math.log10(max(words))
     marks = [mark for mark in _decades(start, end) if start - 1e-9 <= mark <= end + 1e-9]
-
-    def moved(value: float) -> float:
-        return min(high, max(low, value))
-
     return plots.curve(
-        lines=[(kind, [(math.log10(words) - start, moved(value)) for words, value in line]) for kind, line in lines],
+        lines=[(kind, [(math.log10(at) - start, min(high, max(low, value)) * times) for at, value in line]) for kind, line in lines],
         dots=None,
-        level=level,
+        level=level and (level[0], level[1] * times),
         x=(
             "words seen",
             max(end - start, 1e-9),
             [mark - start for mark in marks],
             lambda mark: numerals.short(round(10 ** (mark + start))),
         ),
-        y=(unit, low, high),
+        y=(f"{metric}, %" if share else metric, low * times, high * times),
         title=title,
     )
 
