@@ -176,6 +176,7 @@ def test_a_kept_state_goes_on_more_than_once(model):
 def test_rows_of_the_state_are_repeated():
     cache = StateCache()
     assert cache.batch_size == -1
+    assert not cache.is_croppable
     random_model()(**padded(LEFT), past_key_values=cache)
     before = [leaf for _, leaf in named_leaves(cache.state)]
     cache.batch_repeat_interleave(2)
@@ -210,6 +211,8 @@ def test_hidden_states_are_the_embedding_and_each_block():
     lm, plain = model.model.lm, model.model(torch.tensor([A]))
     assert len(found) == 3
     assert plain.hidden_states is None
+    assert not lm.drop._forward_hooks
+    assert not lm.blocks[0]._forward_hooks
     torch.testing.assert_close(found[0][0], lm.embedding(torch.tensor(A)))
     torch.testing.assert_close(found[2], plain.last_hidden_state)
     torch.testing.assert_close(found[1], lm.blocks[0]([found[0]], lm.blocks[0].init_state(1), Context())[0])
@@ -298,6 +301,7 @@ REFUSED = {
     r"either input_ids or inputs_embeds": lambda model: model(),
     r"cannot be cropped": lambda model: model(ONE).past_key_values.crop(-2),
     r"so none can be added": lambda model: StateCache().update(ONE, ONE, 0),
+    r"prefill chunking without a cache": lambda model: model.generate(ONE, use_cache=False, prefill_chunk_size=2, max_new_tokens=2),
     r"cache_implementation 'static'": lambda model: model.generate(ONE, cache_implementation="static", max_new_tokens=2),
     r"only supports .*ASSISTED": lambda model: model.generate(ONE, assistant_model=model, max_new_tokens=2),
     r"only supports .*CONTRASTIVE": lambda model: model.generate(ONE, penalty_alpha=0.5, top_k=4, max_new_tokens=2, trust_remote_code=True),
@@ -309,6 +313,14 @@ REFUSED = {
 def test_refused(message):
     with pytest.raises(ValueError, match=message):
         REFUSED[message](random_model())
+
+
+def test_assisted_decoding_is_refused_by_older_releases_too(monkeypatch):
+    """Those before `_supported_generation_modes`, such as 5.5, ask whether a model is stateful."""
+    monkeypatch.setattr(RitornelloForCausalLM, "_supported_generation_modes", None)
+    model = random_model()
+    with pytest.raises(ValueError, match="assisted generation is not supported with stateful models"):
+        model.generate(ONE, assistant_model=model, max_new_tokens=2)
 
 
 def test_a_row_of_padding_has_no_label(classifier):

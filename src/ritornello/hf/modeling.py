@@ -90,7 +90,7 @@ class RitornelloConfig(PreTrainedConfig):
 class RitornelloPreTrainedModel(PreTrainedModel):
     config_class = RitornelloConfig
     base_model_prefix = "model"
-    _is_stateful = True
+    _is_stateful = True  # transformers 5.5 asks this where later ones ask for the supported modes
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = None) -> None:
