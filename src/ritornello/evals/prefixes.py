@@ -25,10 +25,10 @@ from ritornello.model import LM, normed
 from ritornello.state import nbytes
 from ritornello.state import rows as select
 
-GROUP_BYTES = 2**24  # of one layer's states in one level
-PASS = 24  # tokens that take as long as a pass through the model of however few
+GROUP_BYTES = 2**26  # of one layer's states in one level
+PASS = 64  # tokens that take as long as a pass through the model of however few
 NODES = 512  # whose logits are held at once
-TAKING_OVER = 16  # multiplications by a weight that take as long as reading and writing a byte of state anew
+TAKING_OVER = 24  # multiplications by a weight that take as long as reading and writing a byte of state anew
 
 
 class Level(NamedTuple):
