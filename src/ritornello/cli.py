@@ -178,7 +178,7 @@ def _add_evaluate(subparsers: Any) -> None:
     for name, meaning in OWN_FILES.items():
         evaluate.add_argument(f"--{name.replace('_', '-')}", action="append", default=[], metavar="PATH", help=meaning)
     evaluate.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced: a quick look, not a score")
-    _add_protocol(evaluate, "ritornello")
+    _add_protocol(evaluate, "ritornello", "within-word")
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="what is kept (default: RUN/evaluation, or evaluations/NAME)")
     evaluate.add_argument("--predictions", type=Path, metavar="FILE.json", help="write the decisions as the BabyLM challenge wants them")
 
@@ -220,9 +220,11 @@ def _add_diagnose(subparsers: Any) -> None:
     diagnose.add_argument("--out", type=Path, default=Path("diagnosis"), metavar="FOLDER", help="where to write (default: diagnosis)")
 
 
-def _add_protocol(parser: Any, default: str | None) -> None:
-    known = ("ritornello", "official-2024", "official-2025")
+def _add_protocol(parser: Any, default: str | None, *masked: str) -> None:
+    known = ("ritornello", "official-2024", "official-2025", *masked)
     meaning = "how minimal pairs are scored (default ritornello: all tokens after the beginning, no leading space)"
+    if masked:
+        meaning += "; within-word is for masked models: a token is hidden with the rest of its word"
     parser.add_argument("--protocol", choices=known, default=default, help=meaning)
 
 
