@@ -1,6 +1,7 @@
 """Our models as classes of transformers 5.23: padding, cache, writing, training, and what is refused."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from ritornello.errors import InputError
 from ritornello.hf.cache import StateCache
 from ritornello.hf.modeling import RitornelloConfig, RitornelloForCausalLM, RitornelloForSequenceClassification
 from ritornello.hf.padding import resets
+from ritornello.hf.remote import AUTO_MAP
 from ritornello.mixers.base import Context
 from ritornello.model import LM, LMConfig
 from ritornello.state import named_leaves
@@ -78,6 +80,7 @@ def test_saved_and_opened_by_name(tied, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         *("config.json", "generation_config.json", "model.safetensors", "modeling_ritornello.py")
     }
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == AUTO_MAP
     assert ("model.lm.head.weight" in load_file(tmp_path / "model.safetensors")) is not tied
     again, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
@@ -89,6 +92,14 @@ def test_saved_and_opened_by_name(tied, tmp_path):
     labels, report = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=3, output_loading_info=True)
     assert report["missing_keys"] == {"score.weight"}
     assert labels.score.weight.std() > 0
+
+
+def test_no_copy_of_our_code_is_saved(tmp_path):
+    """transformers registers what it has opened by the code in a folder, and would then copy the file of the class."""
+    RitornelloConfig.register_for_auto_class("AutoConfig")
+    RitornelloForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+    random_model().save_pretrained(tmp_path)
+    assert not (tmp_path / "modeling.py").exists()
 
 
 def test_a_weight_that_is_missing_begins_as_ours_does(tmp_path):
