@@ -119,10 +119,18 @@ def test_where_all_tasks_are_there_the_mean_is_over_all(folder, quick):
     assert evaluate(replace(RTE, tasks=("rte", "mrpc")), folder).row("glue", "all", glue.MEAN).value is not None
 
 
+def test_where_no_task_is_whole_there_is_no_mean(tmp_path):
+    (tmp_path / "cola").mkdir()
+    (tmp_path / "cola/in_domain_dev.tsv").write_text("gj04\t1\t\tw1 w2")
+    (row,) = evaluate(replace(RTE, tasks=("cola",)), tmp_path).rows
+    assert row.reason == f"{ABSENT}: cola/out_of_domain_dev.tsv"
+
+
 def test_a_damaged_file_leaves_the_mean_without_a_value(folder, quick):
     (folder / "filtered/mrpc.train.jsonl").write_text('{"sentence1": "w1"}\n')
     report = evaluate(replace(RTE, tasks=("rte", "mrpc")), folder)
     assert "sentence2 missing" in report.row("glue", "mrpc", "F1").reason
+    assert [row.task for row in report.rows].count("mrpc") == 1
     assert report.row("glue", "all", glue.MEAN).reason == "no value for mrpc"
     assert report.row("glue", "rte", "accuracy").value is not None
 
