@@ -25,7 +25,7 @@ def place(tmp_path_factory) -> Path:
     (path / "text.txt").write_text(letters, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(path / "cache"))
-        ritornello.run(path / "text.txt", out=path / "a", quiet=True, seed=5, checkpoint_words="40,100", **SMALL)
+        ritornello.run(path / "text.txt", out=str(path / "a"), quiet=True, seed=5, checkpoint_words="40,100", **SMALL)
     return path
 
 
@@ -49,14 +49,14 @@ def test_every_number_is_a_line_and_the_page_is_there(place, tmp_path):
     table = dynamics([place / "a"], text=[place / "text.txt"], out=tmp_path / "out")
     assert [json.loads(line) for line in (tmp_path / "out" / "table.jsonl").read_text().splitlines()] == table
     assert all(list(line) == COLUMNS for line in table)
-    scored = [line for line in table if line["suite"] == "text" and line["metric"] == "bits per byte"]
+    scored = [line for line in table if line["suite"] == "text.txt" and line["metric"] == "bits per byte"]
     direct = [
         ritornello.evaluate(spec, text=[place / "text.txt"]).rows[0].value for spec in (f"{place}/a@40", f"{place}/a@100", f"{place}/a")
     ]
     assert [line["value"] for line in scored] == direct
     assert len(set(direct)) == 3
     assert "1 run at 3 moments" in (tmp_path / "out" / "report.html").read_text()
-    assert len(json.loads((tmp_path / "out" / "provenance.json").read_text())["data"]["text"]) == 64
+    assert len(json.loads((tmp_path / "out" / "provenance.json").read_text())["data"]["text.txt"]) == 64
 
 
 def test_losses_are_means_since_the_check_before(place):

@@ -39,7 +39,7 @@ def text(tmp_path) -> Path:
 
 @pytest.fixture
 def run(text) -> Path:
-    return ritornello.run(text, out="out", quiet=True, checkpoint_words="40,100,110,200,9M", checkpoint_every=5, **SMALL)
+    return ritornello.run(text, out="out", quiet=True, checkpoint_words="40,100,110,200,350,9M", checkpoint_every=5, **SMALL)
 
 
 def log(path: Path) -> list[dict]:
@@ -48,7 +48,7 @@ def log(path: Path) -> list[dict]:
 
 def test_weights_are_kept_at_the_first_step_that_has_seen_so_many_words(run):
     kept = folder.word_checkpoints(run)
-    assert list(kept) == [40, 100, 110, 200]
+    assert list(kept) == [40, 100, 110, 200, 350]
     assert kept[40].name == "00000000040.safetensors"
     for words, file in kept.items():
         tensors, meta = folder.read_tensors(file)
@@ -153,7 +153,7 @@ def test_a_folder_with_an_at_in_its_name_is_itself(run):
 
 
 def test_a_count_that_was_not_kept_says_which_were(text, run):
-    with pytest.raises(InputError, match=r"out: no weights of 50 words; it has 40, 100, 110, 200"):
+    with pytest.raises(InputError, match=r"out: no weights of 50 words; it has 40, 100, 110, 200, 350"):
         open_subject("out@50")
     with pytest.raises(InputError, match=r"'soon' is no count of words"):
         open_subject("out@soon")
