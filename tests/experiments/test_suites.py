@@ -272,6 +272,16 @@ def test_a_command_of_which_nothing_came_says_so(run, tmp_path, capsys):
     assert "x.jsonl:1: not JSON" in shown
 
 
+def test_an_interrupted_evaluation_says_how_to_go_on(run, files, tmp_path, capsys, monkeypatch):
+    def stop(*words, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suites, "evaluate", stop)
+    code, shown, said = command(capsys, run, "--pairs", files, "--out", tmp_path / "out")
+    assert (code, shown) == (130, "")
+    assert f"what is finished is kept in {tmp_path / 'out'}, and the same command goes on from there" in said
+
+
 def test_where_an_evaluation_is_kept(run):
     assert default_out(str(run)) == run / "evaluation"
     assert default_out("someone/model") == Path("evaluations/model")
