@@ -16,7 +16,7 @@ from ritornello.errors import InputError
 from ritornello.evals.choices import choice_rows
 from ritornello.evals.means import means
 from ritornello.evals.pairs import MinimalPair, count_tokens, pair_rows, read_pairs, requests
-from ritornello.evals.subject import CausalSubject, tokenized
+from ritornello.evals.subject import CausalSubject, Request, tokenized
 
 DATA = Path(os.environ.get("RITORNELLO_DATA", Path(__file__).parents[2] / "../shared/data"))
 needs_data = pytest.mark.skipif(not (DATA / "babylm_eval").is_dir(), reason="no evaluation data (RITORNELLO_DATA)")
@@ -158,6 +158,21 @@ def test_count_tokens_is_what_is_scored():
         for part in pairs.values():
             subject(model, protocol=protocol).log_probs(requests(part), lambda done, all, seen=seen: seen.append((done, all)))
         assert count_tokens(Letters(), pairs, protocol) == want == sum(all for done, all in seen if done == all)
+
+
+def test_a_text_without_a_token_to_score():
+    model, _ = unigram({"a": 1.0})
+    with pytest.raises(InputError, match="text 1 of 2 has no token to score; its first token conditions, under official-2025"):
+        subject(model, protocol="official-2025").log_probs([Request("ab"), Request("a")])
+    with pytest.raises(InputError, match=r"text 0 of 1 has no token to score$"):
+        subject(model).log_probs([Request("ab", 2)])
+
+
+def test_an_impossible_text_has_no_score_rather_than_an_infinite_one():
+    model, _ = unigram({"a": 1.0, "b": -math.inf})
+    found = subject(model).log_probs([Request("a"), Request("ab")])
+    assert found.isfinite().tolist() == [True, False]
+    assert found.isnan().tolist() == [False, True]
 
 
 def test_unknown_protocol():
