@@ -249,8 +249,10 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="add the rows to docs/results/agreement.jsonl")
     options = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    words = [word for word in sys.argv[1:] if word not in (str(options.run), str(options.data))]
+    words = [word for word in sys.argv[1:] if word not in ("--data", str(options.run), str(options.data))]
     made_by = to_dict(collect()) | {"command": " ".join(["python -m benchmarks.agreement_scorers RUN --data FOLDER", *words])}
+    made_by["versions"]["transformers"] = transformers.__version__
+    made_by["run"] = load(options.run).config["plan"]
     with tempfile.TemporaryDirectory() as name:
         folders = models(options.run, Path(name))
         for part, run in PARTS.items():
