@@ -105,7 +105,10 @@ def test_few_tasks_are_drawn_each_and_many_are_not(tmp_path):
 def test_overfitting_is_told_with_its_turning_point(tmp_path):
     text = page(tmp_path, losses("a", (3.0, 2.0, 1.0), (3.0, 2.5, 2.9)) + losses("b", (3.0, 2.0, 1.9), (3.0, 2.5, 2.4)))
     assert "best after 10k words; by the end, after 100k, it needs 0.40 bits a byte more: overfitting." in text
-    assert "best after 100k words, at the end: no overfitting." in text
+    assert "best after 100k words, at the end. There it needs 0.50 bits a byte more than training text." in text
+    text_level = page(tmp_path, losses("a", (3.0, 2.0, 1.0), (3.0, 2.5, 2.505)))
+    assert "best after 10k words and at the end, after 100k, as well." in text_level
+    assert "overfitting" not in text_level
     assert "no checkpoint was evaluated" in text
     assert text.count('<path class="line c1"') == 2
 

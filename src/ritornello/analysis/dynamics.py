@@ -27,6 +27,7 @@ from ritornello.errors import InputError
 Line = dict[str, Any]  # of the table
 Point = tuple[float, float]  # words, value
 TRAINING, HELD_OUT = "training text", "held-out text"  # suites of what the log of a run says; all other suites were evaluated
+NOTICED = 0.01  # bits a byte by which held-out text must get worse to be told as overfitting
 FEW = 12  # tasks that are drawn each for itself, where there are no phenomena
 COLOURS = 10
 
@@ -105,13 +106,13 @@ def _loss(run: str, table: Sequence[Line]) -> dict[str, Any] | None:
     if not held or not train:
         return None
     lowest, last = best(held, lower=True), held[-1]
+    worse, gap = last[1] - lowest[1], numerals.number(last[1] - train[-1][1]).replace("-", "−")
     told = f"Held-out text is predicted best after {numerals.short(lowest[0])} words"
-    if lowest == last:
-        told += ", at the end: no overfitting."
+    if worse < NOTICED:
+        told += f" and at the end, after {numerals.short(last[0])}, as well." if worse else ", at the end."
     else:
-        told += (
-            f"; by the end, after {numerals.short(last[0])}, it needs {numerals.number(last[1] - lowest[1])} bits a byte more: overfitting."
-        )
+        told += f"; by the end, after {numerals.short(last[0])}, it needs {numerals.number(worse)} bits a byte more: overfitting."
+    told += f" There it needs {gap} bits a byte more than training text."
     values = [value for _, value in (*train, *held)]
     svg = _curves([("line c0", train), ("line c1", held)], "bits per byte", None, (min(values), max(values)), f"{run}. {told}")
     return {"run": run, "told": told, "svg": svg}
