@@ -304,3 +304,15 @@ def test_a_logit_that_is_no_number_is_told():
 def test_a_scorer_without_weights_is_refused():
     with pytest.raises(InputError, match="bigram: gives scores only"):
         encoder_of(SimpleNamespace(name="bigram", model=lambda: 0, tokenizer=Words()))
+
+
+def test_every_epoch_has_an_order_of_its_own(monkeypatch):
+    orders = []
+
+    def spy(lengths, size, generator):
+        orders.append(batches(lengths, size, generator))
+        return orders[-1]
+
+    monkeypatch.setattr(finetuning, "batches", spy)
+    tune(recipe=Recipe(lr=1e-4, batch=100, epochs=2))
+    assert orders[0] != orders[1]
