@@ -173,7 +173,13 @@ def _add_evaluate(subparsers: Any) -> None:
         "Without --suite or a file it lists the suites and says which of them the data folder has.",
     )  # fmt: skip
     evaluate.add_argument("model", nargs="?", metavar="MODEL", help="a run's folder, or a Hugging Face model on disk or on the hub")
-    evaluate.add_argument("--suite", action="append", default=[], metavar="NAMES", help="with commas between; all: whatever is there")
+    evaluate.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="with commas between; all: whatever is there, less bear-big, which takes hours",
+    )
     evaluate.add_argument("--data", type=Path, metavar="FOLDER", help="where the suites' files lie (default: RITORNELLO_DATA)")
     for name, meaning in OWN_FILES.items():
         evaluate.add_argument(f"--{name.replace('_', '-')}", action="append", default=[], metavar="PATH", help=meaning)
@@ -190,7 +196,13 @@ def _add_dynamics(subparsers: Any) -> None:
         "a line for each number, and a page of curves. What is finished is kept and not run again.",
     )  # fmt: skip
     dynamics.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders")
-    dynamics.add_argument("--suite", action="append", default=[], metavar="NAMES", help="with commas between; all: whatever is there")
+    dynamics.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="with commas between; all: whatever is there, less bear-big, which takes hours",
+    )
     dynamics.add_argument("--data", type=Path, metavar="FOLDER", help="where the suites' files lie (default: RITORNELLO_DATA)")
     dynamics.add_argument("--text", action="append", default=[], metavar="PATH", help=OWN_FILES["text"])
     dynamics.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced")

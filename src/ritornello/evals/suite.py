@@ -77,6 +77,7 @@ class Entry:
 
     module: str  # "ritornello.evals.blimp:filtered", imported when asked for
     path: str
+    hours: bool = False  # too long to be part of "all"
 
     def load(self) -> Suite:
         module, name = self.module.split(":")
@@ -92,7 +93,7 @@ SUITES: dict[str, Entry] = {
     "ewok": Entry("ritornello.evals.ewok:FILTERED", "ewok"),
     "ewok-full": Entry("ritornello.evals.ewok:FULL", "ewok"),
     "bear": Entry("ritornello.evals.bear:SUITE", "bear/BEAR"),
-    "bear-big": Entry("ritornello.evals.bear:BIG", "bear/BEAR-big"),
+    "bear-big": Entry("ritornello.evals.bear:BIG", "bear/BEAR-big", hours=True),
     "entity": Entry("ritornello.evals.entity:SUITE", "babylm_eval/entity_tracking"),
     "wug": Entry("ritornello.evals.wug:SUITE", "babylm_eval"),
     "reading": Entry("ritornello.evals.reading:SUITE", "babylm_eval/reading"),

@@ -129,9 +129,10 @@ def shelf(data: str | Path | None) -> list[dict[str, Any]]:
 
 
 def sources(names: Sequence[str], data: Path) -> list[Source]:
-    """The named suites of a data folder; "all" is every suite whose files are there. InputError for a name that is none."""
+    """The named suites of a data folder; "all" is every suite whose files are there, less those that take hours. InputError for other names."""
     if "all" in names:
-        names = [name for name, entry in SUITES.items() if (data / entry.path).exists()]
+        there = [name for name, entry in SUITES.items() if not entry.hours and (data / entry.path).exists()]
+        names = [each for name in names for each in (there if name == "all" else [name])]
         if not names:
             raise InputError(f"{data}: holds none of the benchmarks; `ritornello evaluate` lists what they are and where they should lie")
     return [Source(entry.load(), data / entry.path) for entry in map(suite, dict.fromkeys(names))]
