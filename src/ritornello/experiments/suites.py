@@ -129,7 +129,7 @@ def shelf(data: str | Path | None) -> list[dict[str, Any]]:
 
 
 def sources(names: Sequence[str], data: Path) -> list[Source]:
-    """The named suites of a data folder; "all" is every suite whose files are there, less those that take hours. InputError for other names."""
+    """The named suites of a data folder; "all" is every suite whose files are there, less those of hours. InputError for other names."""
     if "all" in names:
         there = [name for name, entry in SUITES.items() if not entry.hours and (data / entry.path).exists()]
         names = [each for name in names for each in (there if name == "all" else [name])]
