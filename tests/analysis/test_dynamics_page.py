@@ -62,7 +62,7 @@ def test_first_to_reach_guesses_nothing_between_checkpoints():
 
 def test_the_area_is_a_mean_over_log_words():
     assert dynamics.area([(10, 0.5), (100, 0.7), (1000, 0.9)]) == pytest.approx(0.7)  # equal steps: (0.6 + 0.8) / 2
-    assert dynamics.area([(1000, 0.9), (10, 0.5)]) == pytest.approx(0.7)  # in any order
+    assert dynamics.area([(1000, 0.9), (10, 0.5), (100, 0.7)]) == pytest.approx(0.7)  # in any order
     unequal = (math.log(2) * 0.6 + math.log(5) * 0.8) / math.log(10)
     assert dynamics.area([(10, 0.5), (20, 0.7), (100, 0.9)]) == pytest.approx(unequal)
     assert dynamics.area([(10, 0.3), (50, 0.3), (70, 0.3)]) == pytest.approx(0.3)
