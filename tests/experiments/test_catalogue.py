@@ -21,7 +21,7 @@ def test_every_mixer_is_listed_with_its_own_sizes():
     assert entries["swiglu"].state_bytes == 0
     assert entries["attention"].grows
     assert not entries["hgrn2"].grows
-    assert entries["hgrn2"].computes == ("outer: native, chunk, loop",)
+    assert entries["hgrn2"].computes == ("outer: triton, native, chunk, loop",)
     assert all(entry.what for entry in entries.values())
 
 
