@@ -31,6 +31,7 @@ int main() {
         }
         const Rows flat{n.B * n.T, n.K * n.H, other, n.threads};
         run("norm", n, [&](const Size&) { norm(flat); });
+        run("swish", n, [&](const Size&) { swish(flat); });
         run("swiglu", n, [&](const Size&) { swiglu(flat); });
         run("forget", n, [&](const Size&) { forget(flat); });
     };

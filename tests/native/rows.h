@@ -1,4 +1,4 @@
-// What is done to each row: vocabulary, norm, swiglu, forget.
+// What is done to each row: vocabulary, norm, swish, swiglu, forget.
 #pragma once
 
 #include "check.h"
@@ -44,8 +44,10 @@ static void vocabulary(const Size& n, bool narrow, bool in_place) {
 struct Rows {
     int64_t N, D, narrow, threads;
 };
-extern "C" void ritornello_norm_forward(const Rows*, const float* x, const float* w, double eps, float* y, float* r);
-extern "C" void ritornello_norm_backward(const Rows*, const float* x, const float* w, const float* r, const float* dy, float* dx, float* dw);
+extern "C" void ritornello_norm_forward(const Rows*, const float* x, const float* w, double eps, void* y, float* r);
+extern "C" void ritornello_norm_backward(const Rows*, const float* x, const float* w, const float* r, const void* dy, float* dx, float* dw);
+extern "C" void ritornello_swish_forward(const Rows*, const void* x, double scale, float* y);
+extern "C" void ritornello_swish_backward(const Rows*, const void* x, double scale, const float* dy, void* dx);
 extern "C" void ritornello_swiglu_forward(const Rows*, const void* gate, const void* up, void* y);
 extern "C" void ritornello_swiglu_backward(const Rows*, const void* gate, const void* up, const void* dy, void* d_gate, void* d_up);
 extern "C" void ritornello_forget_forward(const Rows*, const void* x, const float* floor, float* key, float* log_f);
@@ -54,7 +56,8 @@ extern "C" void ritornello_forget_backward(const Rows*, const void* x, const flo
 
 static void norm(const Rows& rows) {
     const int64_t N = rows.N, D = rows.D;
-    Floats x = uniform(N * D, -3, 3), w = uniform(D, -1, 1), y(N * D), r(N), dy = uniform(N * D, -1, 1), dx(N * D), dw(D);
+    Floats x = uniform(N * D, -3, 3), w = uniform(D, -1, 1), r(N), dx(N * D), dw(D);
+    Either y(Floats(N * D), rows.narrow), dy(uniform(N * D, -1, 1), rows.narrow);
     ritornello_norm_forward(&rows, x, w, 1e-5, y, r);
     ritornello_norm_backward(&rows, x, w, r, dy, dx, dw);
     const Numbers X = leaves(x), W = leaves(w);
@@ -64,10 +67,24 @@ static void norm(const Rows& rows) {
         for (int64_t d = 0; d < D; ++d) squares = squares + X[size_t(row * D + d)] * X[size_t(row * D + d)];
         for (int64_t d = 0; d < D; ++d) Y.push_back(X[size_t(row * D + d)] * exp(-0.5 * log(squares / double(D) + 1e-5)) * W[size_t(d)]);
     }
-    compare("y", y, Y);
+    compare("y", y.read(), Y, rows.narrow ? 4e-3 : 2e-5);
+    Gradients gradients;
+    gradients.seed(Y, dy.wide), gradients.spread();
+    compare("dx", dx, gradients.of(X)), compare("dw", dw, gradients.of(W));
+}
+
+static void swish(const Rows& rows) {
+    const int64_t all = rows.N * rows.D;
+    Either x(uniform(all, -9, 9), rows.narrow), dx(Floats(all), rows.narrow);
+    Floats y(all), dy = uniform(all, -1, 1);
+    ritornello_swish_forward(&rows, x, 0.7, y);
+    ritornello_swish_backward(&rows, x, 0.7, dy, dx);
+    const Numbers X = leaves(x.wide);
+    Numbers Y;
+    for (size_t i = 0; i < X.size(); ++i) Y.push_back(X[i] * sigmoid(X[i]) * 0.7);
     Gradients gradients;
     gradients.seed(Y, dy), gradients.spread();
-    compare("dx", dx, gradients.of(X)), compare("dw", dw, gradients.of(W));
+    compare("y", y, Y), compare("dx", dx.read(), gradients.of(X), rows.narrow ? 4e-3 : 2e-5);
 }
 
 static void swiglu(const Rows& rows) {

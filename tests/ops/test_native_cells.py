@@ -134,15 +134,19 @@ def test_a_state_keeps_its_dtype_and_what_does_not_fit_is_refused(kind):
 
 @pytest.mark.parametrize("kind", ["gru", "slstm"])
 def test_threads_change_no_bit(kind):
-    """Nor does, with it, the number of rows in a block."""
+    """Nor does, with it, the number of rows in a block. Gradients of x and of matrices are torch's products, and may change."""
     module, results = build(kind, 40, 1.0), []
     x, state = torch.randn(11, 20, 40), warm(module, 11)
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         results.append(run(module, x, state, None, "auto"))
     torch.set_num_threads(1)
+    leaves = len(list(named_leaves(state)))
+    products = {1 + leaves, *range(2 + 2 * leaves, len(results[0]))}
     for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+        for place, (a, b) in enumerate(zip(results[0], other, strict=True)):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-5)
+            assert place in products or torch.equal(a, b)
 
 
 @pytest.mark.parametrize("kind", ["gru", "slstm"])
