@@ -10,8 +10,13 @@ PIP := $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt $(EX
 demo: .venv/ready  ## from nothing to a finished report in a few minutes
 	$(BIN)/ritornello run --minutes 3 --tokenizer bpe
 
+# Two halves side by side: a test runs on one thread.
+KERNELS := tests/ops tests/native $(wildcard tests/test_*.py)
+
 test: .venv/ready-for-tests lint  ## what must be green before anything lands
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(KERNELS) & kernels=$$!; \
+	$(BIN)/python -m pytest tests $(KERNELS:%=--ignore=%); rest=$$?; \
+	wait $$kernels && exit $$rest
 
 lint: .venv/ready-for-tests
 	$(BIN)/ruff check .
