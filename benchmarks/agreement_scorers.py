@@ -30,6 +30,7 @@ import transformers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
+from benchmarks.harness import log_probs, write_tasks
 from ritornello.config import to_dict
 from ritornello.evals.bear import SUITE as BEAR
 from ritornello.evals.pairs import MinimalPair, read_pairs
@@ -43,16 +44,6 @@ from ritornello.provenance import collect
 TOLERANCE = 1e-3  # nats
 RELATIONS = ("P105", "P30", "P412", "P403", "P177")
 OUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "agreement.jsonl"
-TASK = """task: {task}
-dataset_path: json
-dataset_kwargs: {{data_files: {{validation: {file}}}}}
-validation_split: validation
-output_type: multiple_choice
-doc_to_text: ""
-doc_to_target: 0
-doc_to_choice: "{{{{[sentence_good, sentence_bad]}}}}"
-metric_list: [{{metric: acc}}]
-"""
 
 
 def models(run: Path, out: Path) -> dict[str, Path]:
@@ -93,27 +84,8 @@ def _opened(path: Path) -> tuple[Any, Any]:
 
 def by_lm_eval(path: Path, tasks: dict[str, list[MinimalPair]], scratch: Path) -> dict[str, Tensor]:
     """log p of good and bad, (pairs, 2) a task, by lm-evaluation-harness."""
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
-    for task, pairs in tasks.items():
-        lines = [json.dumps({"sentence_good": pair.good, "sentence_bad": pair.bad}) for pair in pairs]
-        (scratch / f"{task}.jsonl").write_text("\n".join(lines) + "\n")
-        (scratch / f"{task}.yaml").write_text(TASK.format(task=f"local_{task}", file=scratch / f"{task}.jsonl"))
-    net, words = _opened(path)
-    found = simple_evaluate(
-        HFLM(pretrained=net, tokenizer=words, batch_size=64, device="cpu"),
-        tasks=[f"local_{task}" for task in tasks],
-        task_manager=TaskManager(include_path=str(scratch), include_defaults=False),
-        bootstrap_iters=0,
-        log_samples=True,
-    )
-    sums = {}
-    for task in tasks:
-        samples = sorted(found["samples"][f"local_{task}"], key=lambda sample: sample["doc_id"])
-        sums[task] = torch.tensor([[float(answer[0][0]) for answer in each["resps"]] for each in samples], dtype=torch.float64)
-    return sums
+    write_tasks(tasks, scratch)
+    return log_probs(*_opened(path), scratch, batch_size=64)
 
 
 def by_minicons(path: Path, texts: Sequence[str], metric: str | None = None) -> Tensor:

@@ -96,12 +96,11 @@ GROUPS = {
 }
 
 MISSED: dict[str, str] = {
-    "S1 loop": "the kernel is as fast as at T=2048; how long the loop takes depends on fresh memory, and ratios from 11 to 14 were seen",
-    "S10": "MKL is at the roof in float32 here, bfloat16 is 2.4 times it, and Muon takes a fifth of so small a step (AdamW: 2.7)",
-    "S6 forward": "70 to 92 % were seen: arrays of 16 MB lie in part in the third-level cache, which this machine shares with others",
+    "S1 loop": "the kernel is as fast as at T=2048; the loop's own time varies from run to run, with what fresh memory costs it",
+    "S6 forward": "arrays of 16 MB lie in part in the third-level cache, which this machine shares with others: it varies from run to run",
+    "S10": "a bfloat16 product is only 2.4 times as fast as a float32 one here (see S9), and Muon takes a fifth of so small a step",
     **dict.fromkeys(
-        ("S13 1k", "S13 8k"),
-        "transformers' static cache counts, twice as fast as the one that generate() takes, beside which 6.3 and 22 were seen",
+        ("S13 1k", "S13 8k"), "transformers is measured with its static cache, faster than the one that generate() takes by itself"
     ),
     "S17": "nearly all the time goes into the model's own products, the same on both sides; what sentences share is short, and handing a "
     "state on costs several tokens' time; measured beside other work",

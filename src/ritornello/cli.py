@@ -173,17 +173,9 @@ def _add_evaluate(subparsers: Any) -> None:
         "Without --suite or a file it lists the suites and says which of them the data folder has.",
     )  # fmt: skip
     evaluate.add_argument("model", nargs="?", metavar="MODEL", help="a run's folder, or a Hugging Face model on disk or on the hub")
-    evaluate.add_argument(
-        "--suite",
-        action="append",
-        default=[],
-        metavar="NAMES",
-        help="with commas between; all: whatever is there, less bear-big, which takes hours",
-    )
-    evaluate.add_argument("--data", type=Path, metavar="FOLDER", help="where the suites' files lie (default: RITORNELLO_DATA)")
+    _add_suites(evaluate)
     for name, meaning in OWN_FILES.items():
         evaluate.add_argument(f"--{name.replace('_', '-')}", action="append", default=[], metavar="PATH", help=meaning)
-    evaluate.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced: a quick look, not a score")
     _add_protocol(evaluate, "ritornello", "within-word")
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="what is kept (default: RUN/evaluation, or evaluations/NAME)")
     evaluate.add_argument("--predictions", type=Path, metavar="FILE.json", help="write the decisions as the BabyLM challenge wants them")
@@ -196,19 +188,18 @@ def _add_dynamics(subparsers: Any) -> None:
         "a line for each number, and a page of curves. What is finished is kept and not run again.",
     )  # fmt: skip
     dynamics.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders")
-    dynamics.add_argument(
-        "--suite",
-        action="append",
-        default=[],
-        metavar="NAMES",
-        help="with commas between; all: whatever is there, less bear-big, which takes hours",
-    )
-    dynamics.add_argument("--data", type=Path, metavar="FOLDER", help="where the suites' files lie (default: RITORNELLO_DATA)")
+    _add_suites(dynamics)
     dynamics.add_argument("--text", action="append", default=[], metavar="PATH", help=OWN_FILES["text"])
-    dynamics.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced")
     dynamics.add_argument("--threshold", type=float, metavar="X", help="the score to be reached (default: halfway from chance to the best)")
     _add_protocol(dynamics, "ritornello")
     dynamics.add_argument("--out", type=Path, default=Path("dynamics"), metavar="FOLDER", help="where to write (default: dynamics)")
+
+
+def _add_suites(parser: Any) -> None:
+    meaning = "with commas between; all: whatever is there, less bear-big, which takes hours"
+    parser.add_argument("--suite", action="append", default=[], metavar="NAMES", help=meaning)
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the suites' files lie (default: RITORNELLO_DATA)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced: a quick look, not a score")
 
 
 def _add_diagnose(subparsers: Any) -> None:

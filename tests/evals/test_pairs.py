@@ -178,6 +178,8 @@ def test_an_impossible_text_has_no_score_rather_than_an_infinite_one():
 def test_unknown_protocol():
     with pytest.raises(InputError, match=r"Did you mean 'official-2024'\?"):
         count_tokens(Letters(), {"x": [MinimalPair("a", "b")]}, "official-24")
+    with pytest.raises(InputError, match="unknown protocol of a causal model 'within-word'"):
+        subject(unigram({"a": 1.0})[0], protocol="within-word")  # before anything is read
 
 
 def test_files_and_folders(tmp_path):

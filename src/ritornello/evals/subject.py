@@ -68,6 +68,9 @@ class CausalSubject:
     protocol: str = "ritornello"
     window: int = 512  # tokens of a long text at a time; a model whose state grows sees no more than these
 
+    def __post_init__(self) -> None:
+        _check_protocol(self.protocol)
+
     def log_probs(self, requests: Sequence[Request], progress: Progress | None = None) -> Tensor:
         """See `Subject`. InputError for a text without a token to score."""
         texts, first = tokenized(self.tokenizer, requests, self.protocol)
@@ -111,8 +114,7 @@ class CausalSubject:
 
 def tokenized(tokenizer: Tokenizer, requests: Sequence[Request], protocol: str) -> tuple[list[list[int]], list[int]]:
     """The tokens of each request, the first of which conditions, and the place of the first that is scored. InputError where none is."""
-    if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
+    _check_protocol(protocol)
     begin = [] if protocol == "official-2025" else [tokenizer.bos]
     space = " " if protocol == "official-2024" else ""
     texts = [request.text if request.start else space + request.text for request in requests]
@@ -123,3 +125,8 @@ def tokenized(tokenizer: Tokenizer, requests: Sequence[Request], protocol: str) 
             hint = "; its first token conditions, under official-2025" if not begin and text else ""
             raise InputError(f"text {index} of {len(tokens)} has no token to score{hint}")
     return tokens, first
+
+
+def _check_protocol(protocol: str) -> None:
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol of a causal model", protocol, PROTOCOLS)
