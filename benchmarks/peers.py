@@ -64,7 +64,7 @@ def our_step(model: LM, text: torch.Tensor) -> Callable[[], list[torch.Tensor]]:
 
     def step() -> list[torch.Tensor]:
         model.zero_grad()
-        nats, count, _ = loss_of(batch, loss_of.init_state(len(text)))
+        nats, count, *_ = loss_of(batch, loss_of.init_state(len(text)))
         loss = nats / count
         loss.backward()
         return [loss.detach(), gradient(model.embedding)]

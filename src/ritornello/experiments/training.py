@@ -148,7 +148,7 @@ class _Book:
                 self.best = {"step": step, "held_out_bits_per_byte": bits}
         before, self.seconds = self.seconds, time.monotonic() - self.since
         record |= {
-            "bits_per_byte": record["loss"] / math.log(2) / self.material.bytes_per_target,
+            "bits_per_byte": record.get("cross_entropy", record["loss"]) / math.log(2) / self.material.bytes_per_target,
             "tokens": self.tokens,
             "words": self.words,
             "seconds": round(self.seconds, 3),

@@ -64,7 +64,7 @@ class TrainConfig:
 class Trainer:
     """Takes `loss` through `batches` by `config`; `step` is the number of steps done."""
 
-    loss: nn.Module  # (batch, state) -> nats, count, state; and init_state
+    loss: nn.Module  # (batch, state) -> losses.Outcome; and init_state
     batches: Batches
     config: TrainConfig
     step: int = 0
@@ -86,7 +86,7 @@ class Trainer:
         batch = self.batches(*divmod(self.step, self.batches.steps))
         before = self.state if config.carry and self.state is not None else self.loss.init_state(len(batch.tokens))  # type: ignore[operator]
         with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            nats, count, after = self.loss(batch, before)
+            nats, count, after, parts = self.loss(batch, before)
         loss = nats / count
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.loss.parameters(), config.clip)
@@ -97,7 +97,8 @@ class Trainer:
         self.optimizers.step(lr)
         self.state = states.detach(after) if config.carry else None
         self.step += 1
-        return {"step": self.step, "loss": float(loss.detach()), "lr": lr, "grad_norm": float(norm), "targets": int(count)}
+        told = {name: float(part.detach() / count) for name, part in parts.items()}
+        return {"step": self.step, "loss": float(loss.detach()), **told, "lr": lr, "grad_norm": float(norm), "targets": int(count)}
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything the next step depends on, by name; Diverged if a weight is no longer a number."""

@@ -1,7 +1,9 @@
 """Losses. A loss owns the model; it is what a parallel wrapper would wrap.
 
-nats, count, state = loss(batch, state)        summed nats, scored targets, the state after the batch
+nats, count, state, parts = loss(batch, state)        summed nats, scored targets, the state after the batch, what is told apart
 """
+
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,6 +13,15 @@ from ritornello.mixers.layers import describe
 from ritornello.model import LM
 from ritornello.ops.linear_loss import IGNORED, chunked, cross_entropy
 from ritornello.state import State
+
+
+class Outcome(NamedTuple):
+    """What a loss makes of a batch."""
+
+    nats: Tensor  # (), summed over the scored targets: what is made smaller
+    scored: Tensor  # (), how many
+    state: State  # after the batch
+    parts: dict[str, Tensor] = {}  # noqa: RUF012 (never written to) more sums for the log; "cross_entropy" where nats are not that alone
 
 
 class NextToken(nn.Module):
@@ -31,7 +42,7 @@ class NextToken(nn.Module):
     def init_state(self, batch: int) -> State:
         return self.model.init_state(batch)  # type: ignore[operator]
 
-    def forward(self, batch: Batch, state: State) -> tuple[Tensor, Tensor, State]:
+    def forward(self, batch: Batch, state: State) -> Outcome:
         targets = batch.targets.flatten()
         if self.chunk is None:
             logits, state = self.model(batch.tokens, state, batch.reset)
@@ -40,4 +51,4 @@ class NextToken(nn.Module):
             assert isinstance(self.model, LM), "checked above"
             x, state = self.model.features(batch.tokens, state, batch.reset)
             nats = chunked(x.flatten(0, 1), self.model.head.weight, targets, self.chunk, self.model.config.softcap, self.impl)
-        return nats, (targets != IGNORED).sum(), state
+        return Outcome(nats, (targets != IGNORED).sum(), state)
