@@ -177,6 +177,8 @@ def _add_evaluate(subparsers: Any) -> None:
     for name, meaning in OWN_FILES.items():
         evaluate.add_argument(f"--{name.replace('_', '-')}", action="append", default=[], metavar="PATH", help=meaning)
     _add_protocol(evaluate, "ritornello", "within-word")
+    evaluate.add_argument("--tasks", default="", metavar="NAMES", help="of the suites these tasks alone, such as cola,rte of glue")
+    evaluate.add_argument("--seeds", default="", metavar="LIST", help="of fine-tuning, such as 1,2,3 (default: the suite's own)")
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="what is kept (default: RUN/evaluation, or evaluations/NAME)")
     evaluate.add_argument("--predictions", type=Path, metavar="FILE.json", help="write the decisions as the BabyLM challenge wants them")
 

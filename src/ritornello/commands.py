@@ -85,6 +85,8 @@ def evaluate_model(options: dict[str, Any], began: float) -> int:
 
     model, quiet, as_json, threads = (options.pop(name) for name in ("model", "quiet", "json", "threads"))
     suites = [name for names in options.pop("suite") for name in names.split(",") if name]
+    options["tasks"] = [name for name in options["tasks"].split(",") if name]
+    options["seeds"] = _numbers("--seeds", options["seeds"])
     if not suites and not any(options[name] for name in OWN_FILES):
         found = shelf(options["data"])
         print(json.dumps(found, indent=2) if as_json else shelf_table(found))
@@ -190,6 +192,14 @@ def _print_summary(path: Path, as_json: bool) -> None:
     from ritornello.experiments.summary import summary, summary_data
 
     print(json.dumps(summary_data(path), indent=2, ensure_ascii=False) if as_json else summary(path))
+
+
+def _numbers(option: str, words: str) -> list[int]:
+    """ "1,2,3" as numbers."""
+    found = [word.strip() for word in words.split(",") if word.strip()]
+    if wrong := [word for word in found if not word.isdecimal()]:
+        raise InputError(f"{option}: {wrong[0]!r} is no whole number; give them with commas between, such as 1,2,3")
+    return list(dict.fromkeys(map(int, found)))
 
 
 def _stopped(out: Path) -> int:

@@ -14,8 +14,9 @@ from ritornello.errors import InputError
 from ritornello.evals import glue
 from ritornello.evals.finetune import Example, Recipe, Tuned
 from ritornello.evals.glue import ABSENT, BABYLM_2024, BABYLM_2025, BENCHMARKS, HALVED, OURS, SEEN, Setup, glue_suite, parted
+from ritornello.evals.suite import SUITES
 from ritornello.experiments.console import Console
-from ritornello.experiments.suites import Source, evaluate_sources
+from ritornello.experiments.suites import Source, evaluate_sources, sources
 from tests.evals.test_finetune import subject, toy
 
 DATA = Path(os.environ.get("RITORNELLO_DATA", Path(__file__).parents[2] / "../shared/data")) / "glue"
@@ -153,6 +154,14 @@ def test_runs_are_kept_by_task_and_seed(folder, quick, tmp_path):
     assert [call[3] for call in quick[4:]] == [2]
     evaluate(replace(setup, recipe=replace(setup.recipe, lr=1.0)), folder, out)
     assert len(quick) == 9, "another recipe is another result"
+
+
+def test_some_tasks_and_seeds_of_a_suite_of_the_data_folder(folder, quick, tmp_path, monkeypatch):
+    monkeypatch.setitem(SUITES, "glue", replace(SUITES["glue"], path=""))
+    report = evaluate_sources(subject(), sources(["glue"], folder, ("rte",), (4, 5)), tmp_path / "out", Console(quiet=True))
+    assert [call[3] for call in quick] == [4, 5]
+    assert {row.suite for row in report.rows} == {"glue (only rte)"}
+    assert sorted(path.name for path in (tmp_path / "out/glue").iterdir()) == ["rte.json", "rte.seed-5.json"]
 
 
 def test_predictions_are_those_of_the_first_seed_on_whole_files(folder, quick, tmp_path):

@@ -19,7 +19,7 @@ from ritornello.errors import InputError
 from ritornello.evals.blimp import pairs_suite
 from ritornello.evals.means import means
 from ritornello.evals.report import Row
-from ritornello.evals.suite import SUITES, Outcome, Suite, Task, spread
+from ritornello.evals.suite import SUITES, Outcome, Suite, Task, only, spread
 from ritornello.experiments import suites
 from ritornello.experiments.console import Console
 from ritornello.experiments.subjects import default_out
@@ -164,6 +164,18 @@ def test_a_limit_is_in_the_name_and_kept_beside_the_whole(files, tmp_path):
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["mine", "mine@2"]
 
 
+def test_some_tasks_of_a_suite_are_named_with_it_and_kept_as_of_the_whole(files, tmp_path):
+    out, subject = tmp_path / "out", Scorer()
+    whole = evaluate(subject, files, out)
+    part = evaluate_sources(subject, [Source(only(pairs_suite("mine"), ("c", "a")), files, ("c", "a"))], out, Console(quiet=True))
+    assert subject.asked == [6, 6, 6], "nothing is scored twice"
+    assert {row.suite for row in part.rows} == {"mine (only c, a)"}
+    assert {row.task for row in part.rows if row.task in "abc"} == {"a", "c"}
+    assert [row.value for row in part.rows if row.task == "a"] == [row.value for row in whole.rows if row.task == "a"]
+    gap = evaluate_sources(subject, [Source(only(pairs_suite("mine"), ("d",)), files, ("d",))], None, Console(quiet=True))
+    assert gap.rows[0].reason.startswith("unknown task of mine 'd'. Known: a, b, c")
+
+
 def test_a_result_that_cannot_be_written_is_no_gap(files, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
@@ -247,6 +259,9 @@ def test_without_a_suite_the_command_lists_them(run, tmp_path, capsys, monkeypat
         (["RUN", "--suite", "blimp"], "where do the benchmarks' files lie? give --data FOLDER, or set RITORNELLO_DATA"),
         (["RUN", "--suite", "blimp", "--data", "nowhere"], "nowhere: no such folder"),
         (["RUN", "--suite", "blimb", "--data", "."], "unknown suite 'blimb'. Did you mean 'blimp'?"),
+        (["RUN", "--suite", "blimp,ewok", "--data", ".", "--seeds", "1"], "--seeds: nothing is trained in blimp, ewok"),
+        (["RUN", "--suite", "glue", "--data", ".", "--seeds", "1,b"], "--seeds: 'b' is no whole number"),
+        (["RUN", "--pairs", "mine", "--tasks", "cola"], "--tasks and --seeds are of suites"),
         (["RUN", "--suite", "all", "--data", "."], ".: holds none of the benchmarks"),
         (["RUN", "--pairs", "nowhere.jsonl"], "nowhere.jsonl: no such file or folder"),
         (["RUN", "--pairs", "mine", "--limit", "0"], "--limit: 0 is less than 1"),

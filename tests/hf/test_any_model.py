@@ -252,3 +252,6 @@ def test_neither_folder_nor_model(tmp_path, monkeypatch):
     assert "no run folder" in refused(str(tmp_path / "empty"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert refused("nobody/no-model").startswith("nobody/no-model: no folder, and no model that the hub gives")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    assert refused("nobody/no-model").startswith("nobody/no-model: no folder of that name here, and the Hugging Face hub cannot be asked")

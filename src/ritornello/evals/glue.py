@@ -33,7 +33,7 @@ from ritornello.evals.metrics import measure
 from ritornello.evals.report import Row
 from ritornello.evals.scoring import Progress
 from ritornello.evals.subject import Subject
-from ritornello.evals.suite import Outcome, Suite, Task, digest, spread
+from ritornello.evals.suite import SEED, Outcome, Suite, Task, digest, spread
 from ritornello.train.loop import Diverged
 
 HELD_OUT = 0.1  # share of the training examples on which the best epoch is chosen
@@ -116,7 +116,7 @@ def glue_suite(setup: Setup) -> Suite:
         raise InputError(f"{setup.suite}: no task {unfit[0]}; there are {', '.join(BENCHMARKS)}")
     if not setup.seeds or not setup.tasks:
         raise InputError(f"{setup.suite}: give at least one task and one seed")
-    return Suite(setup.suite, partial(_tasks, setup), _means)
+    return Suite(setup.suite, partial(_tasks, setup), _means, lambda seeds: glue_suite(replace(setup, seeds=seeds)))
 
 
 def _tasks(setup: Setup, path: Path, limit: int | None) -> list[Task]:
@@ -134,7 +134,7 @@ def _tasks(setup: Setup, path: Path, limit: int | None) -> list[Task]:
             first = seed == setup.seeds[0]
             recipe = setup.own.get(name, setup.recipe)
             key = digest([name, seed, first, setup.suite, setup.select, setup.judge(name), asdict(recipe), job.split])
-            found.append(Task(name if first else f"{name}.seed-{seed}", key, partial(_run, job, recipe, seed)))
+            found.append(Task(name if first else f"{name}{SEED}{seed}", key, partial(_run, job, recipe, seed)))
     return found
 
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +22,7 @@ from ritornello.evals.report import Row
 from ritornello.evals.scoring import Progress
 from ritornello.evals.subject import Request, Subject
 
+SEED = ".seed-"  # before the number, in the names of a task's further runs
 RULES = 1  # raised when the same items would be scored otherwise, so that no kept result outlives a rule
 
 T = TypeVar("T")
@@ -46,6 +47,21 @@ class Suite:
     name: str
     tasks: Callable[[Path, int | None], Sequence[Task]]  # of its folder or file, each of at most so many items (see `spread`)
     means: Callable[[Sequence[Row]], tuple[Row, ...]]  # rows over all tasks, the main figure first; not asked where a task is a gap
+    seeded: Callable[[tuple[int, ...]], "Suite"] | None = None  # the same with other seeds, where weights are trained
+
+
+def only(suite: Suite, names: Sequence[str]) -> Suite:
+    """The tasks of these names and no others. Asked for them it raises InputError for a name that the suite does not have."""
+
+    def tasks(path: Path, limit: int | None) -> list[Task]:
+        whole = suite.tasks(path, limit)
+        known = {task.name.partition(SEED)[0] for task in whole}
+        for name in names:
+            if name not in known:
+                raise unknown(f"task of {suite.name}", name, sorted(known))
+        return [task for task in whole if task.name.partition(SEED)[0] in names]
+
+    return replace(suite, tasks=tasks)
 
 
 def scored_task(name: str, items: Sequence[Any], requests: Sequence[Request], grade: Callable[[Tensor], Outcome]) -> Task:

@@ -31,7 +31,7 @@ from ritornello.evals.report import Report, Row
 from ritornello.evals.scoring import Progress
 from ritornello.evals.statements import statements_suite
 from ritornello.evals.subject import Subject
-from ritornello.evals.suite import RULES, SUITES, Suite, Task, digest, suite
+from ritornello.evals.suite import RULES, SUITES, Suite, Task, digest, only, suite
 from ritornello.evals.text import text_suite
 from ritornello.experiments.console import Console, clock
 from ritornello.experiments.machine import fastest_gemm, matrix_products
@@ -53,6 +53,13 @@ class Source(NamedTuple):
 
     suite: Suite
     path: Path
+    only: tuple[str, ...] = ()  # the names of tasks, where not all were asked for
+
+    def label(self, limit: int | None) -> str:
+        """The suite's name, and what there is to know of a part of it."""
+        parts = [f"only {', '.join(self.only)}"] if self.only else []
+        parts += [f"at most {limit:,} item{'s' * (limit > 1)} a task"] if limit is not None else []
+        return self.suite.name + (f" ({'; '.join(parts)})" if parts else "")
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ def evaluate(
     data: str | Path | None = None,
     out: str | Path | None = None,
     limit: int | None = None,
+    tasks: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     protocol: str = "ritornello",
     predictions: str | Path | None = None,
     console: Console | None = None,
@@ -83,13 +92,16 @@ def evaluate(
     """Scores of a model on suites of benchmarks and on files of your own; the names are those of the options of `ritornello evaluate`.
 
     `model` is what `load` gave, a run folder, or a Hugging Face model; `suites` are names out of SUITES, or "all"; `data` is the folder
-    their files lie in, RITORNELLO_DATA if not given. With `out` every finished task is kept there, and not run again; `predictions` is a
+    their files lie in, RITORNELLO_DATA if not given; of the suites only `tasks` are run, if any are named, and fine-tuning once for each of
+    `seeds`, the suite's own if none are given. With `out` every finished task is kept there, and not run again; `predictions` is a
     file for its decisions, see experiments/predictions.py. Raises InputError.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit: {limit} is less than 1")
     own = own_files(pairs=pairs, text=text, statements=statements, last_words=last_words)
-    chosen = [*(sources(suites, data_folder(data)) if suites else ()), *own]
+    chosen = [*(sources(suites, data_folder(data), tasks, seeds) if suites else ()), *own]
+    if (tasks or seeds) and not suites:
+        raise InputError("--tasks and --seeds are of suites; name one with --suite")
     if not chosen:
         raise InputError(f"nothing to evaluate: give --suite, or files of your own with --{', --'.join(OWN).replace('_', '-')}")
     if predictions is not None and out is None:
@@ -128,14 +140,21 @@ def shelf(data: str | Path | None) -> list[dict[str, Any]]:
     ]
 
 
-def sources(names: Sequence[str], data: Path) -> list[Source]:
-    """The named suites of a data folder; "all" is every suite whose files are there, less those of hours. InputError for other names."""
+def sources(names: Sequence[str], data: Path, tasks: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Source]:
+    """The named suites of a data folder, of each these tasks only, trained from these seeds, if any are given. "all" is every suite whose
+    files are there, less those of hours. InputError for other names, and for seeds where nothing is trained.
+    """
     if "all" in names:
         there = [name for name, entry in SUITES.items() if not entry.hours and (data / entry.path).exists()]
         names = [each for name in names for each in (there if name == "all" else [name])]
         if not names:
             raise InputError(f"{data}: holds none of the benchmarks; `ritornello evaluate` lists what they are and where they should lie")
-    return [Source(entry.load(), data / entry.path) for entry in map(suite, dict.fromkeys(names))]
+    chosen = {name: (suite(name).load(), data / suite(name).path) for name in names}
+    if seeds:
+        if not any(wanted.seeded for wanted, _ in chosen.values()):
+            raise InputError(f"--seeds: nothing is trained in {', '.join(chosen)}, so no seed changes it; leave it out")
+        chosen = {name: (wanted.seeded(tuple(seeds)) if wanted.seeded else wanted, path) for name, (wanted, path) in chosen.items()}
+    return [Source(only(wanted, tasks) if tasks else wanted, path, tuple(tasks)) for wanted, path in chosen.values()]
 
 
 def own_files(**files: Sequence[str | Path]) -> list[Source]:
@@ -167,8 +186,9 @@ def evaluate_sources(subject: Subject, chosen: Sequence[Source], out: Path | Non
 def _report(subject: Subject, chosen: Sequence[Source], out: Path | None, console: Console, limit: int | None) -> Report:
     rows: list[Row] = []
     data, seconds = {}, {}
-    for wanted, path in chosen:
-        name = wanted.name if limit is None else f"{wanted.name} (at most {limit:,} items a task)"
+    for source in chosen:
+        wanted, path, _ = source
+        name = source.label(limit)
         try:
             tasks = wanted.tasks(path, limit)
         except InputError as error:
