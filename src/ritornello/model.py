@@ -5,6 +5,9 @@
 With dense wiring a block reads, instead of the output of the one below, a linear map of the embedding and the outputs
 of all blocks below (Ding et al. 2018, arXiv:1802.00889, densely connected LSTMs).
 
+Dropout comes in four places, as in AWD-LSTM (Merity et al. 2017, arXiv:1708.02182): whole words, the embedding, each mixer's output,
+the features before the head; `locked_dropout` keeps one mask for a whole piece.
+
 The state goes in and comes out; `forward` on one token is decoding, on a text it is training.
 """
 
@@ -18,9 +21,12 @@ from torch import Tensor, nn
 from ritornello.errors import InputError, unknown
 from ritornello.mixers import CHANNEL, MIXERS, mixer
 from ritornello.mixers.base import Context, Empty, Mixer, Place
+from ritornello.mixers.dropout import Locked, check, words
 from ritornello.mixers.rms_norm import RMSNorm
 from ritornello.ops.op import IMPLS
 from ritornello.state import State, named_leaves, nbytes
+
+DROPOUTS = ("dropout", "input_dropout", "output_dropout", "word_dropout", "locked_dropout")  # of LMConfig: how it learns, not what it is
 
 
 class CausalLM(Protocol):
@@ -45,6 +51,10 @@ class LMConfig:
     softcap: float | None = None  # logits are kept within this: cap * tanh(logits / cap), as in Griffin
     tied: bool = True  # head and embedding share their weights
     dropout: float = 0.0  # on the embedding and on each mixer's output
+    input_dropout: float | None = None  # on the embedding; None: as `dropout`
+    output_dropout: float = 0.0  # on the features before the head
+    word_dropout: float = 0.0  # of whole words of the vocabulary, at all their places in a step
+    locked_dropout: bool = False  # channels are left out for a whole piece, not at each token anew
 
     @staticmethod
     def member(_: str, key: str) -> type[Mixer.Config]:
@@ -53,8 +63,8 @@ class LMConfig:
     def __post_init__(self) -> None:
         if min(self.vocab, self.dim, len(self.layers)) < 1:
             raise InputError(f"model: vocab {self.vocab}, dim {self.dim} and {len(self.layers)} layers must all be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"model.dropout: {self.dropout} is not in [0, 1)")
+        for name in ("dropout", "input_dropout", "output_dropout", "word_dropout"):
+            check(getattr(self, name) or 0.0, f"model.{name}")
         for name in ("norm_eps", "softcap"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"model.{name}: {getattr(self, name)} is not a positive number")
@@ -87,7 +97,7 @@ class Block(nn.Module):
             self.channel_norm = _norm(config)
             own = config.mixers.get(config.channel, mixer(config.channel).Config())
             self.channel = mixer(config.channel)(config.dim, own, Place(place.index, place.count, place.index, place.count))
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = _dropout(config, config.dropout)
 
     def init_state(self, batch: int) -> BlockState:
         return BlockState(self.time.init_state(batch), self.channel.init_state(batch) if self.channel else Empty())
@@ -114,7 +124,8 @@ class LM(nn.Module):
         self.embedding = nn.Embedding(config.vocab, config.dim)
         self.scale = torch.tensor(config.dim**0.5, dtype=torch.bfloat16, device="cpu").item()
         self.embedding_norm = _norm(config) if config.embedding_norm else None
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = _dropout(config, config.dropout if config.input_dropout is None else config.input_dropout)
+        self.drop_features = _dropout(config, config.output_dropout) if config.output_dropout else None
         self.blocks = nn.ModuleList(Block(config, place) for place in places(config.layers))
         self.norm = _norm(config)
         self.head = nn.Linear(config.dim, config.vocab, bias=False)
@@ -129,12 +140,17 @@ class LM(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Ids (B, T), or embeddings (B, T, D), to what the lowest block reads (B, T, D)."""
-        x = tokens if tokens.is_floating_point() else self.embedding(tokens)
+        x = tokens if tokens.is_floating_point() else self.look_up(tokens)
         if self.config.embedding_scale:
             x = x * self.scale
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         return self.drop(x)
+
+    def look_up(self, tokens: Tensor) -> Tensor:
+        """Ids (B, T) to their embeddings (B, T, D), in training without the words that are dropped."""
+        x, rate = self.embedding(tokens), self.config.word_dropout
+        return words(x, tokens, self.embedding.num_embeddings, rate) if self.training and rate else x
 
     def features(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""
@@ -143,7 +159,8 @@ class LM(nn.Module):
             x, block_state = block(outputs, before, context)
             outputs = [*outputs, x] if self.config.wiring == "dense" else [x]
             after.append(block_state)
-        return normed(self.norm, outputs[-1], context), tuple(after)
+        x = normed(self.norm, outputs[-1], context)
+        return (x if self.drop_features is None else self.drop_features(x)), tuple(after)
 
     def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Logits (B, T, vocab) for the token after each, and the state after the last."""
@@ -168,6 +185,10 @@ class LM(nn.Module):
 
 def _norm(config: LMConfig) -> nn.Module:
     return (RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.dim, eps=config.norm_eps)
+
+
+def _dropout(config: LMConfig, rate: float) -> nn.Module:
+    return (Locked if config.locked_dropout else nn.Dropout)(rate)
 
 
 def normed(norm: nn.Module, x: Tensor, context: Context) -> Tensor:

@@ -102,6 +102,21 @@ def test_out_and_in_again_is_the_same_model(kind, tmp_path):
     assert set(again.mixers) <= used | {"window"}
 
 
+def test_hgrn2_with_short_convolutions_goes_out_and_in(tmp_path):
+    ours = {"hgrn2": mixer("hgrn2").Config(head_dim=8, conv=3)}
+    source = run_folder(tmp_path / "source", LM(config(layers=("hgrn2",) * 2, mixers=ours, word_dropout=0.1, locked_dropout=True)))
+    out = export_run(source)
+    table = json.loads((out / "config.json").read_text())
+    assert (table["use_short_conv"], table["conv_size"]) == (True, 3)
+    assert load_file(out / "model.safetensors")["model.layers.1.attn.i_conv1d.weight"].shape == (16, 1, 3)
+    back = import_folder(out, tmp_path / "back")
+    assert folder.load(back).model.config.mixers["hgrn2"] == ours["hgrn2"]
+    torch.testing.assert_close(logits(back), logits(source), rtol=1e-5, atol=1e-5)
+    change(out, use_short_conv=False)
+    with pytest.raises(InputError, match=r"not part of the model model.layers.0.attn.f_conv1d.weight"):
+        import_folder(out, tmp_path / "other")
+
+
 def test_an_import_is_a_run_like_any_other(theirs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["import", str(theirs)]) == 0
@@ -230,7 +245,6 @@ def test_settings_that_are_not_known_exactly_are_refused_by_name(theirs, tmp_pat
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        ("hgrn2", {"use_short_conv": True}),
         ("hgrn2", {"use_lower_bound": False}),
         ("hgrn2", {"attn": {"layers": [1], "num_heads": 2}}),
         ("hgrn2", {"elementwise_affine": False}),

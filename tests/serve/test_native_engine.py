@@ -24,7 +24,7 @@ pytestmark = [
 
 VOCAB, DIM = 37, 48
 WAYS = {
-    "hgrn2": [{"head_dim": 16}, {}],
+    "hgrn2": [{"head_dim": 16}, {}, {"conv": 3}],
     "mingru": [{}, {"expand": 1}],
     "lstm": [{}, {"expand": 2, "projection": 24}, {"expand": 2}],
     "gru": [{}],

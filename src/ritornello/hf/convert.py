@@ -19,7 +19,7 @@ from ritornello.hf import files, hgrn2, llama, mamba, mamba2, recurrentgemma, rw
 from ritornello.hf.layout import Layout, Settings
 from ritornello.mixers import mixer
 from ritornello.mixers.layers import describe
-from ritornello.model import LM, LMConfig, parameters
+from ritornello.model import DROPOUTS, LM, LMConfig, parameters
 from ritornello.provenance import collect, sha256
 
 LAYOUTS = {module.LAYOUT.model_type: module.LAYOUT for module in (hgrn2, llama, mamba, mamba2, recurrentgemma, rwkv4)}
@@ -149,7 +149,7 @@ def _matching(model: LM) -> tuple[Layout, dict[str, Any]]:
     different = [
         f"model.{name} is {getattr(config, name)}, there it is {getattr(said, name)}"
         for name in (each.name for each in fields(LMConfig))
-        if name not in ("mixers", "dropout") and getattr(config, name) != getattr(said, name)
+        if name not in ("mixers", *DROPOUTS) and getattr(config, name) != getattr(said, name)
     ]
     for index, block in enumerate(model.blocks):
         for name, part in ((config.layers[index], block.time), (config.channel, block.channel)):

@@ -26,12 +26,13 @@ def read(settings: Settings) -> LMConfig:
     head_dim = settings.size("expand_ratio", usual)
     settings.only("num_heads", divide(dim, head_dim, f"{settings.where}: hidden_size over expand_ratio"))
     settings.only("hidden_act", "swish", "silu")
-    settings.only("use_short_conv", False)
     settings.only("use_lower_bound", True)
     settings.only("elementwise_affine", True)
     settings.only("attn")
     settings.only("attnres_block_size")
-    settings.skip("attn_mode", "conv_size", "share_conv_kernel", "use_l2warp")  # kernels, the convolution that is off, training
+    width = settings.size("conv_size", 4)
+    conv = width if settings.flag("use_short_conv", False) else None
+    settings.skip("attn_mode", "share_conv_kernel", "use_l2warp")  # kernels, what later versions have not, training
     settings.skip("fuse_norm", "fuse_swiglu", "fuse_cross_entropy", "fuse_linear_cross_entropy")
     ratio = settings.size("hidden_ratio", 4)
     hidden = settings.size("intermediate_size", 256 * -(-int(dim * ratio * 2 / 3) // 256))
@@ -42,7 +43,7 @@ def read(settings: Settings) -> LMConfig:
         dim=dim,
         layers=("hgrn2",) * settings.depth(),
         channel="swiglu",
-        mixers={"hgrn2": HGRN2.Config(head_dim=head_dim), "swiglu": SwiGLU.Config(hidden=hidden)},
+        mixers={"hgrn2": HGRN2.Config(head_dim=head_dim, conv=conv), "swiglu": SwiGLU.Config(hidden=hidden)},
         norm_eps=eps,
         tied=settings.flag("tie_word_embeddings", False),
     )
@@ -54,7 +55,8 @@ def write(model: LM) -> dict[str, Any]:
         "attn_mode": "chunk",
         "num_heads": block.time.heads,
         "expand_ratio": block.time.head_dim,
-        "use_short_conv": False,
+        "use_short_conv": bool(block.time.config.conv),
+        "conv_size": block.time.config.conv or 4,
         "use_lower_bound": True,
         "elementwise_affine": True,
         "intermediate_size": block.channel.up.out_features,
@@ -90,6 +92,9 @@ LAYOUT = Layout(
         "blocks.#.hgrn2.q": "model.layers.#.attn.q_proj",
         "blocks.#.hgrn2.f": "model.layers.#.attn.f_proj",
         "blocks.#.hgrn2.v": "model.layers.#.attn.i_proj",
+        "blocks.#.hgrn2.q_conv": "model.layers.#.attn.q_conv1d",
+        "blocks.#.hgrn2.f_conv": "model.layers.#.attn.f_conv1d",
+        "blocks.#.hgrn2.v_conv": "model.layers.#.attn.i_conv1d",
         "blocks.#.hgrn2.norm": "model.layers.#.attn.g_norm",
         "blocks.#.hgrn2.out": "model.layers.#.attn.o_proj",
         "blocks.#.channel_norm": "model.layers.#.mlp_norm",

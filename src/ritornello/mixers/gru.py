@@ -5,7 +5,8 @@
 
 That is torch's (and cuDNN's) form, by our kernel in C++ where it can run (ops/native_cells.py), else torch's, or the plain cell on the
 same weights ("loop"). The original paper applies r before the matrix product, U_n (r * h_{t-1}) + b'_n: `reset_after=False`, which always
-runs the plain cell.
+runs the plain cell. `weight_dropout` leaves out entries of U in training, the same ones for a whole piece (Merity et al. 2017,
+arXiv:1708.02182).
 
 Source: Cho et al. 2014, arXiv:1406.1078.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ritornello.mixers.base import Context, Place
 from ritornello.mixers.cell import CellMixer
+from ritornello.mixers.dropout import check, dropped
 from ritornello.mixers.torch_cells import SHORTEST, run
 from ritornello.ops import native_cells
 
@@ -30,9 +32,11 @@ class GRU(CellMixer):
     @dataclass(frozen=True, kw_only=True)
     class Config(CellMixer.Config):
         reset_after: bool = True  # the reset gate multiplies after the matrix product; False: before it, as in the paper
+        weight_dropout: float = 0.0  # of U, in training
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
+        check(config.weight_dropout, "gru.weight_dropout")
         self.gru = nn.GRU(dim, dim, batch_first=True)
         self.reset_parameters()
 
@@ -60,6 +64,12 @@ class GRU(CellMixer):
         return h, State(h)
 
     def forward(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        if not (self.training and self.config.weight_dropout):
+            return self._run(x, state, context)
+        with dropped(self.gru, "weight_hh_l0", self.config.weight_dropout):
+            return self._run(x, state, context)
+
+    def _run(self, x: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         if context.impl == "loop" or not self.config.reset_after or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
         _, U, _, b = self.gru.all_weights[0]

@@ -3,6 +3,8 @@
     i, f, o = sigmoid(W x_t + U h_{t-1} + b)        g = tanh(W_g x_t + U_g h_{t-1} + b_g)
     c_t = f * c_{t-1} + i * g                       h_t = o * tanh(c_t)
 
+`weight_dropout` leaves out entries of U in training, the same ones for a whole piece (Merity et al. 2017, arXiv:1708.02182).
+
 With `expand` the cell is that much wider than the model, with `projection` its output is narrower than it (h_t = P (o * tanh c_t),
 torch's proj_size, Sak et al. 2014, arXiv:1402.1128). Where h is not as wide as the model, a last linear map y_t = V h_t makes it so.
 
@@ -29,6 +31,7 @@ from torch.nn.functional import linear
 from ritornello.errors import InputError
 from ritornello.mixers.base import Context, Place
 from ritornello.mixers.cell import CellMixer
+from ritornello.mixers.dropout import check, dropped
 from ritornello.mixers.torch_cells import SHORTEST, run
 
 
@@ -57,9 +60,11 @@ class LSTM(CellMixer):
         peepholes: bool = False
         coupled: bool = False
         gate_recurrence: bool = False
+        weight_dropout: float = 0.0  # of U, in training
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
+        check(config.weight_dropout, "lstm.weight_dropout")
         self.parts, self.gates = parts(config)
         if config.expand < 1:
             raise InputError(f"lstm.expand: {config.expand} must be at least 1")
@@ -130,6 +135,12 @@ class LSTM(CellMixer):
         return y if self.out is None else self.out(y)
 
     def forward(self, x: Tensor, state: State | GatesState, context: Context) -> tuple[Tensor, State | GatesState]:
+        if not (self.training and self.config.weight_dropout):
+            return self._run(x, state, context)
+        with dropped(self.lstm, "weight_hh_l0", self.config.weight_dropout):
+            return self._run(x, state, context)
+
+    def _run(self, x: Tensor, state: State | GatesState, context: Context) -> tuple[Tensor, State | GatesState]:
         if context.impl == "loop" or not self.torchs or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
         y, after = run(self.lstm, x, state, context.reset)

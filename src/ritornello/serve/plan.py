@@ -158,6 +158,9 @@ def _hgrn2(plan: Plan, mixer: HGRN2, model: LM, u: int, x: int) -> None:
     floor = (rise.cumsum(0) - rise[0])[mixer.place.nth]
     q = plan.linear(u, mixer.q, mixer.f, mixer.v)
     f, v, key = q + padded(D), q + 2 * padded(D), plan.register(D)
+    if mixer.config.conv:
+        for leaf, (at, conv) in enumerate(((q, mixer.q_conv), (f, mixer.f_conv), (v, mixer.v_conv)), plan.leaf + 1):
+            plan.convolve(conv, at, at, leaf)
     plan.step("hgrn2", q, key, columns=D, a=f, number=K**-0.5, pointers={"scale": plan.vector(floor)})
     plan.step("outer", q, u, rows=K, columns=K, a=key, b=v, c=f, heads=H, number=K, leaf=plan.leaf)
     plan.norm(mixer.norm, u, u)
