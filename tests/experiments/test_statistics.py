@@ -45,15 +45,13 @@ def test_students_points_are_those_of_the_tables():
         assert student(freedom) == pytest.approx(point, abs=5e-4)
 
 
-@pytest.mark.parametrize(
-    ("seeds", "of_seed", "of_task", "left"), [(8, 0.02, 0.0, 0.0), (3, 0.02, 0.0, 0.0), (8, 0.005, 0.2, 0.02), (8, 0.02, 0.1, 0.05)]
-)
-def test_nineteen_intervals_of_twenty_hold_the_truth(seeds, of_seed, of_task, left):
+@pytest.mark.parametrize(("of_seed", "of_task", "left"), [(0.02, 0.0, 0.0), (0.005, 0.2, 0.02), (0.02, 0.1, 0.05)])
+def test_nineteen_intervals_of_twenty_hold_the_truth(of_seed, of_task, left):
     """Whether seeds, subtasks or both vary: the truth is the mean over all seeds and all subtasks that there could be."""
-    random, studies = np.random.default_rng(0), 300
+    random, studies = np.random.default_rng(0), 200
     held = 0
     for _ in range(studies):
-        found = estimate(table(made(random, seeds, 60, of_seed, of_task, left)), resamples=500)
+        found = estimate(table(made(random, 8, 40, of_seed, of_task, left)), resamples=400)
         held += found.low <= 0.6 <= found.high
     assert 0.92 <= held / studies <= 0.985
 
@@ -122,4 +120,4 @@ def test_sentences():
     assert by_chance(6) == (
         "These are 6 comparisons at 95 %: were all systems equal, with a chance of up to 30 % one of them would seem to differ."
     )
-    assert "about 2 of them would seem to differ" in by_chance(42)
+    assert "about 1 of them would seem to differ" in by_chance(21)

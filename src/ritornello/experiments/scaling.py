@@ -58,9 +58,9 @@ def depth(dim: int) -> int:
     return max(2, round(dim / 40))
 
 
-def head_dim(dim: int) -> int:
-    """Channels a head: the largest number up to 64 that divides the width, an even one where there is one."""
-    return max(size for size in range(1, 65) if dim % size == 0 and (size % 2 == 0 or dim % 2))
+def head_dim(dim: int, most: int = 64) -> int:
+    """Channels a head: the largest number up to `most` that divides the width, an even one where there is one."""
+    return max(size for size in range(1, most + 1) if dim % size == 0 and (size % 2 == 0 or dim % 2 or most == 1))
 
 
 def choose(

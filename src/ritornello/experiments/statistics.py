@@ -17,6 +17,7 @@ is unknown: then there is no interval, which is not an interval of no width.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -79,9 +80,7 @@ def by_chance(comparisons: int) -> str:
     wrong = 2 * OUTSIDE * comparisons
     if comparisons < 2:
         return "An interval misses the true difference in one study of twenty."
-    about = (
-        f"about {wrong:.0f} of them would" if wrong >= 1.5 else f"with a chance of up to {min(100, round(100 * wrong))} % one of them would"
-    )
+    about = f"about {wrong:.0f} of them would" if wrong >= 1 else f"with a chance of up to {round(100 * wrong)} % one of them would"
     return f"These are {comparisons} comparisons at 95 %: were all systems equal, {about} seem to differ."
 
 
@@ -115,6 +114,7 @@ def _weights(random: np.random.Generator, n: int, resamples: int, stretched: flo
     return 1 / n + stretched * (random.multinomial(n, np.full(n, 1 / n), resamples) / n - 1 / n)
 
 
+@cache
 def stretch(n: int) -> float:
     """The factor c above, n > 1."""
     return math.sqrt(n / (n - 1)) * student(n - 1) / NormalDist().inv_cdf(1 - OUTSIDE)
