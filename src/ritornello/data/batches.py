@@ -2,7 +2,7 @@
 
 The stream of an epoch: the documents in an order of their own for each (seed, epoch), each as BOS t1 .. tn with the targets
 t1 .. tn EOS, rotated by a random offset so that what is left over at the end is not always the same. It is cut into as many
-equal streams as a batch has rows; batch i holds their i-th pieces of `length`.
+equal streams as a batch has rows; batch i holds their i-th pieces, of `length` tokens or as `pieces` says.
 """
 
 from typing import NamedTuple
@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from ritornello.data.documents import mix
+from ritornello.data.pieces import Pieces, cuts
 from ritornello.data.tokens import Tokens
 from ritornello.errors import InputError
+
+PLAIN = Pieces()
 
 
 class Batch(NamedTuple):
@@ -23,6 +26,7 @@ class Batch(NamedTuple):
     targets: Tensor  # (B, T) int64, -100: not scored
     reset: Tensor | None  # (B, T) bool, True where a new document begins; None if nowhere
     at: Tensor  # (B,) int64, the place of each row's first token in the epoch's stream
+    places: Tensor | None = None  # (B, T) int64, of each target among all of the corpus, its documents in their own order
 
 
 class _Epoch(NamedTuple):
@@ -30,6 +34,7 @@ class _Epoch(NamedTuple):
     order: np.ndarray  # (documents,) int64, which document comes when
     starts: np.ndarray  # (documents,) int64, where each begins in the stream before it is rotated
     offset: int  # of the rotation
+    cuts: np.ndarray  # (steps + 1,) int64, where the pieces begin in each stream, and the end of the last
 
 
 class Batches:
@@ -38,10 +43,10 @@ class Batches:
     Every row resets at an epoch's start. No target occurs twice in an epoch, and fewer than batch * length are left out.
     """
 
-    def __init__(self, tokens: Tokens, *, bos: int, eos: int, batch: int, length: int, seed: int):
+    def __init__(self, tokens: Tokens, *, bos: int, eos: int, batch: int, length: int, seed: int, pieces: Pieces = PLAIN):
         """Raises InputError if the tokens do not fill one batch."""
         self.ids, self.bos, self.eos, self.seed = tokens.ids, bos, eos, seed
-        self.batch, self.length = batch, length
+        self.batch, self.length, self.pieces = batch, length, pieces
         self.begins = np.concatenate(([0], tokens.ends[:-1]))
         self.sizes = np.diff(tokens.ends, prepend=0) + 1
         self.total = len(tokens.ids) + len(tokens.ends)
@@ -60,9 +65,9 @@ class Batches:
             raise IndexError(f"step {step} of an epoch of {self.steps}")
         arranged = self._epoch if epoch == self._epoch.number else self._arrange(epoch)
         self._epoch = arranged  # only saves time: it follows from the seed and the epoch
-        _, order, starts, offset = arranged
-        at = np.arange(self.batch) * self.stream + step * self.length
-        place = (at[:, None] + np.arange(self.length) + offset) % self.total  # (B, T)
+        _, order, starts, offset, cut = arranged
+        at = np.arange(self.batch) * self.stream + cut[step]
+        place = (at[:, None] + np.arange(cut[step + 1] - cut[step]) + offset) % self.total  # (B, T)
         rank = np.searchsorted(starts, place, side="right") - 1
         document = order[rank]
         within = place - starts[rank]  # 0 at BOS
@@ -70,7 +75,7 @@ class Batches:
         first, last = within == 0, within == self.sizes[document] - 1
         tokens = np.where(first, self.bos, self.ids[np.maximum(token - 1, 0)])
         targets = np.where(last, self.eos, self.ids[np.minimum(token, len(self.ids) - 1)])
-        reset = first
+        reset = first if self.pieces.documents else np.zeros_like(first)
         if step == 0:
             reset[:, 0] = True
         return Batch(
@@ -78,6 +83,7 @@ class Batches:
             torch.from_numpy(targets.astype(np.int64)),
             torch.from_numpy(reset) if reset.any() else None,
             torch.from_numpy(at),
+            torch.from_numpy(token + document),
         )
 
     def _arrange(self, epoch: int) -> _Epoch:
@@ -85,4 +91,13 @@ class Batches:
         order = np.argsort(mix(np.arange(len(self.sizes), dtype=np.uint64) ^ salt), kind="stable")
         starts = np.cumsum(self.sizes[order])
         starts = np.concatenate(([0], starts[:-1]))
-        return _Epoch(epoch, order, starts, int(mix(~salt)[0] % np.uint64(self.total)))
+        offset = int(mix(~salt)[0] % np.uint64(self.total))
+        return _Epoch(epoch, order, starts, offset, cuts(self.pieces, self.steps, self.length, salt))
+
+
+def parted(batch: Batch, parts: int) -> Batch:
+    """Each row (T) as so many rows (T / parts), which know nothing of each other."""
+    T = batch.tokens.shape[1]
+    at = (batch.at[:, None] + torch.arange(0, T, T // parts)).flatten()
+    cut = {name: x.reshape(-1, T // parts) for name, x in batch._asdict().items() if x is not None and x.dim() == 2}
+    return batch._replace(**cut, at=at)
