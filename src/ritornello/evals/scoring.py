@@ -29,6 +29,7 @@ STATE_BYTES = 2**29  # of fresh state in one batch
 
 Array = Tensor | np.ndarray
 Progress = Callable[[int, int], None]  # (tokens done, tokens in all)
+Measure = Callable[[Tensor, Tensor], Tensor]  # logits (B, T, V) and targets (B, T) to what is wanted of each target (B, T, ...)
 
 
 class Scored(NamedTuple):
@@ -111,16 +112,29 @@ def stream_nats(
     if limit_tokens is not None and limit_tokens < 1:
         raise InputError(f"stream_nats: limit_tokens must be at least 1, found {limit_tokens}")
     documents = _documents(ids, ends, bos, eos, limit_tokens)
-    with evaluating(model):
-        if carry:
-            found = _carried(model, documents, rows, rows * length, progress)
-        else:
-            found = _windowed(model, documents, length, rows * length, progress)
+    found = stream(model, documents, token_nats, length=length, carry=carry, rows=rows, progress=progress)
     return Scored(
         torch.cat(found),
         torch.cat([document[1:] for document in documents]),
         torch.arange(len(documents)).repeat_interleave(torch.tensor([len(document) - 1 for document in documents])),
     )
+
+
+def stream(
+    model: CausalLM,
+    documents: Sequence[Tensor],
+    measure: Measure,
+    *,
+    length: int,
+    carry: bool,
+    rows: int = 32,
+    progress: Progress | None = None,
+) -> list[Tensor]:
+    """As `stream_nats`, for anything one may want of logits: documents (n + 1,), the first token conditions, to (n, ...) each."""
+    with evaluating(model):
+        if carry:
+            return _carried(model, documents, rows, rows * length, progress, measure)
+        return _windowed(model, documents, length, rows * length, progress, measure)
 
 
 @contextmanager
@@ -187,9 +201,9 @@ def _limits(model: CausalLM, texts: Sequence[Tensor], tokens: int) -> _Limits:
 
 
 def _padded(
-    model: CausalLM, texts: Sequence[Tensor], tokens: int, progress: Progress | None
+    model: CausalLM, texts: Sequence[Tensor], tokens: int, progress: Progress | None, measure: Measure
 ) -> Iterator[tuple[list[int], list[int], Tensor]]:
-    """Texts from fresh states, longest first: their indices, their numbers of targets, nats (B, T) on the CPU, right-padded."""
+    """Texts from fresh states, longest first: indices, numbers of targets, what is measured (B, T, ...) on the CPU, right-padded."""
     order = sorted((index for index in range(len(texts)) if len(texts[index]) > 1), key=lambda index: -len(texts[index]))
     if not order:
         return
@@ -203,7 +217,7 @@ def _padded(
         state, found = model.init_state(len(chosen)), []
         for inputs, targets in zip(batch[:, :-1].split(limits.tokens, 1), batch[:, 1:].split(limits.tokens, 1), strict=True):
             logits, state = model(inputs, state)
-            found.append(token_nats(logits, targets).cpu())
+            found.append(measure(logits, targets).cpu())
         sizes = [len(texts[index]) - 1 for index in chosen]
         yield chosen, sizes, torch.cat(found, 1)
         done += sum(sizes)
@@ -214,14 +228,16 @@ def _padded(
 def _padded_log_prob(model: CausalLM, texts: Sequence[list[int]], first: Sequence[int], tokens: int) -> Iterator[tuple[list[int], Tensor]]:
     """As `shared_log_prob`, for any model: each text by itself, right padding unseen."""
     begin = torch.tensor(first)
-    for chosen, sizes, nats in _padded(model, [torch.tensor(text) for text in texts], tokens, None):
+    for chosen, sizes, nats in _padded(model, [torch.tensor(text) for text in texts], tokens, None, token_nats):
         at = torch.arange(1, nats.shape[1] + 1)
         scored = (at <= torch.tensor(sizes)[:, None]) & (at >= begin[chosen, None])
         yield chosen, -nats.double().where(scored, 0).sum(1)
 
 
-def _windowed(model: CausalLM, documents: list[Tensor], length: int, tokens: int, progress: Progress | None) -> list[Tensor]:
-    """Nats of each document's targets, from windows of `length` inputs that start every length // 2 tokens."""
+def _windowed(
+    model: CausalLM, documents: Sequence[Tensor], length: int, tokens: int, progress: Progress | None, measure: Measure
+) -> list[Tensor]:
+    """What is measured at each document's targets, from windows of `length` inputs that start every length // 2 tokens."""
     stride = length // 2
     windows, places = [], []  # places: (document, first target in the window, first one it scores)
     for index, document in enumerate(documents):
@@ -229,15 +245,17 @@ def _windowed(model: CausalLM, documents: list[Tensor], length: int, tokens: int
             windows.append(document[start : start + length + 1])
             places.append((index, start, start + length - stride if start else 0))
     parts: list[dict[int, Tensor]] = [{} for _ in documents]
-    for chosen, sizes, nats in _padded(model, windows, tokens, progress):
+    for chosen, sizes, nats in _padded(model, windows, tokens, progress, measure):
         for row, (window, size) in enumerate(zip(chosen, sizes, strict=True)):
             index, start, first = places[window]
             parts[index][first] = nats[row, first - start : size].clone()  # not a view that keeps the batch alive
     return [torch.cat([part for _, part in sorted(found.items())]) for found in parts]
 
 
-def _carried(model: CausalLM, documents: list[Tensor], count: int, tokens: int, progress: Progress | None) -> list[Tensor]:
-    """Nats of each document's targets: documents packed into at most `count` rows, the state threaded from piece to piece."""
+def _carried(
+    model: CausalLM, documents: Sequence[Tensor], count: int, tokens: int, progress: Progress | None, measure: Measure
+) -> list[Tensor]:
+    """What is measured at each document's targets: documents packed into at most `count` rows, the state threaded from piece to piece."""
     limits = _limits(model, documents, tokens)
     plan = _pack([len(document) - 1 for document in documents], min(count, limits.rows))
     inputs = [torch.cat([documents[index][:-1] for index in row]) for row in plan]
@@ -256,7 +274,7 @@ def _carried(model: CausalLM, documents: list[Tensor], count: int, tokens: int, 
         if at == 0:
             fresh[:, 0] = False  # the state is fresh already, and a piece without a reset is faster
         logits, state = model(x, select(state, slice(0, live)), fresh if fresh.any() else None)
-        scored = token_nats(logits, y).cpu()
+        scored = measure(logits, y).cpu()
         for row in range(live):
             nats[row].append(scored[row, : sizes[row] - at])
         at = end
