@@ -38,7 +38,7 @@ def test_a_recurrence_costs_five_flop_for_each_number_of_its_matrix():
     small, large = (forward_flop(config("hgrn2", head_dim=size), 100) for size in (8, 16))
     assert large - small == 2 * 5 * 32 * 8
     small, large = (forward_flop(config("mamba", state_dim=size), 100) for size in (8, 16))
-    assert large - small == 2 * (64 * 8 * (3 + 5) + 2 * 64 * 2 * 8)  # exp(dt A) besides, and the maps to B and C
+    assert large - small == 2 * (64 * 8 * (4 + 5) + 2 * 64 * 2 * 8)  # exp(dt A) of A = -exp(A_log) besides, and the maps to B and C
 
 
 def test_attention_sees_half_the_text():
