@@ -1,6 +1,7 @@
 """Folders that exist whole or not at all: built beside their place, then renamed into it."""
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
@@ -37,11 +38,40 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def named_folder(target: Path) -> Iterator[Path]:
+    """As `new_folder`, for a folder that a user named: InputError if it exists or cannot be written.
+
+    What a killed process left behind is swept away when the same target is written a day later.
+    """
+    if target.exists():
+        raise InputError(f"{target} exists; choose another --out, or remove it")
+    parent, prefix = target.absolute().parent, f".{target.name}.part-"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep(parent, prefix)
+        around = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+    folder = around / target.name
+    try:
+        folder.mkdir()  # with the permissions a user's folders have, which those of a temporary one are not
+        yield folder
+        for file in folder.iterdir():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+        os.rename(folder, target)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}; nothing was left there") from error
+    finally:
+        shutil.rmtree(around, ignore_errors=True)
+
+
+@contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
     """A temporary folder below `parent`, removed when the block ends."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
+        _sweep(parent, PREFIX)
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     except OSError as error:
         raise InputError(f"{parent}: the cache cannot be written: {error.strerror}; set XDG_CACHE_HOME to a folder that can") from error
@@ -55,8 +85,8 @@ def scratch(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(parent: Path) -> None:
-    for folder in parent.glob(PREFIX + "*"):
+def _sweep(parent: Path, prefix: str) -> None:
+    for folder in parent.glob(glob.escape(prefix) + "*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > STALE:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -52,6 +52,13 @@ class Corpus:
         start, end = map(int, span)
         return self.buffer[start:end].decode("utf-8")
 
+    def whole(self) -> np.ndarray:
+        """Spans (n, 2) of all documents in the order of the text; those that were parted for holding out are whole again."""
+        table = np.concatenate([self.train, self.held_out])
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        begins = np.append(True, table[1:, 0] != table[:-1, 1])  # documents have a newline between them, parts of one do not
+        return np.stack([table[begins, 0], table[np.append(begins[1:], True), 1]], 1)
+
     def pieces(self, split: Split, size: int = 1 << 16) -> Iterator[tuple[int, str]]:
         """(row of the document in the split, text), in order; a document of more than `size` bytes comes in several pieces.
 

@@ -28,6 +28,7 @@ import zstandard
 from ritornello.errors import InputError
 
 PIECE = 1 << 20  # bytes read at a time
+MANIFEST = "manifest.json"  # says how a folder of text came about, and is none itself
 COMPRESSED = (".gz", ".xz", ".zst", ".bz2")
 SHORT = {".tgz": ".tar.gz", ".txz": ".tar.xz", ".tbz2": ".tar.bz2", ".tzst": ".tar.zst"}
 ORDINARY = frozenset(b"\t\n\v\f\r\b\x1b")  # control characters that text may hold
@@ -66,7 +67,7 @@ class Format(NamedTuple):
 
 
 def find(spec: str, spool: Path) -> list[Source]:
-    """The raw files behind a path, a folder (all below it, hidden ones left out), a glob, or "-"; sorted by name.
+    """The raw files behind a path, a folder (all below it, hidden ones and its manifest.json left out), a glob, or "-"; sorted by name.
 
     What can be read only once (standard input, a pipe) is first written to the folder `spool`.
     Raises InputError if nothing is there.
@@ -79,7 +80,7 @@ def find(spec: str, spool: Path) -> list[Source]:
             with open(path, "rb") as file:
                 return [_spooled(path.name, file, spool)]
         if path.is_dir():
-            base, files = path, _below(path)
+            base, files = path, [file for file in _below(path) if file != path / MANIFEST]
         elif path.exists():
             base, files = path.parent, [path]
         elif glob.has_magic(spec):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ritornello.data.corpus import Corpus, read_corpus
+from ritornello.data.corpus import read_corpus
 from ritornello.errors import InputError
 from ritornello.evals.perplexity import held_out
 from ritornello.evals.scoring import Progress
@@ -17,7 +17,7 @@ def text_suite(name: str) -> Suite:
 
     def tasks(path: Path, limit: int | None) -> list[Task]:
         corpus = read_corpus(str(path))
-        chosen = spread(_documents(corpus), limit)
+        chosen = spread(corpus.whole().tolist(), limit)
 
         def run(subject: Subject, progress: Progress | None) -> Outcome:
             if not isinstance(subject, CausalSubject):
@@ -33,11 +33,3 @@ def text_suite(name: str) -> Suite:
 
     return Suite(name, tasks, lambda rows: ())
 
-
-def _documents(corpus: Corpus) -> list[tuple[int, int]]:
-    """Spans of all documents; those that were parted for holding out are whole again."""
-    spans = sorted([*corpus.train.tolist(), *corpus.held_out.tolist()])
-    parted = {index for index in range(1, len(spans)) if spans[index - 1][1] == spans[index][0]}
-    starts = [start for index, (start, _) in enumerate(spans) if index not in parted]
-    ends = [end for index, (_, end) in enumerate(spans) if index + 1 not in parted]
-    return list(zip(starts, ends, strict=True))
