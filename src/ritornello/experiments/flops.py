@@ -2,7 +2,8 @@
 
 Every multiplication, addition and function of a number is one FLOP: a matrix product costs two for each weight, the recurrence what its
 `loop` does with each number of the state, attention what it does with each token it sees. Looking up an embedding, comparing and moving
-numbers are free; what is made of weights alone, such as Mamba's A, counts for every token. How an implementation regroups the sums is not counted: equal FLOP means equal work by definition, not by kernel.
+numbers are free; what is made of weights alone, such as Mamba's A, counts for every token. How an implementation regroups the sums is
+not counted: equal FLOP means equal work by definition, not by kernel.
 
 In a text of L tokens attention sees (L + 1) / 2 of them on average, a window of W the mean of min(t, W). The backward pass costs two
 forward ones, as each product has two gradients (Kaplan et al. 2020, arXiv:2001.08361).
