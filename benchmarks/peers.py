@@ -17,10 +17,12 @@ import transformers
 from benchmarks.common import Row, errors, main, medians, ratio
 from ritornello.data.batches import Batch
 from ritornello.hf.convert import LAYOUTS
+from ritornello.mixers import mixer
 from ritornello.model import LM, LMConfig, parameters
 from ritornello.train.losses import NextToken
 
-GRIFFIN = {"channel": "geglu", "embedding_scale": True, "softcap": 30.0}
+HEADS = {"rglru": mixer("rglru").Config(head_dim=128)}  # transformers' gates have as many blocks as its attention has heads
+GRIFFIN = {"channel": "geglu", "embedding_scale": True, "softcap": 30.0, "mixers": HEADS}
 RWKV = {"channel": "rwkv_channel", "norm": "layer", "embedding_norm": True}
 MODELS = {  # a layer, or a period of them, and what its paper sets beside
     "mamba": ("mamba", ("mamba",), {"channel": None}),
