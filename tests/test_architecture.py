@@ -13,6 +13,7 @@ BELOW = {
     "provenance": {"errors"},
     "state": {"errors"},
     "_native": {"errors"},
+    "jobs": {"errors"},
     "ops": GROUND | {"_native"},
     "mixers": GROUND | {"ops"},
     "model": GROUND | {"ops", "mixers"},
@@ -22,10 +23,10 @@ BELOW = {
     **dict.fromkeys(("evals", "analysis"), GROUND | {"mixers", "model", "data", "folder"}),
     "serve": GROUND | {"_native", "mixers", "model", "data", "folder"},
     "train": GROUND | {"ops", "mixers", "model", "data", "folder"},
-    "experiments": GROUND | {"_native", "ops", "mixers", "model", "data", "folder", "hf", "train", "evals", "analysis", "serve"},
-    "diagnostics": GROUND | {"mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
+    "experiments": GROUND | {"jobs", "_native", "ops", "mixers", "model", "data", "folder", "hf", "train", "evals", "analysis", "serve"},
+    "diagnostics": GROUND | {"jobs", "mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
     "commands": GROUND | {"diagnostics", "folder", "hf", "serve", "experiments"},
-    "cli": GROUND | {"commands", "diagnostics", "mixers"},
+    "cli": GROUND | {"commands", "diagnostics", "mixers", "train"},
 }
 FINE_TUNING = ("evals/finetune.py", "evals/glue.py")  # the one part of evaluation that trains
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

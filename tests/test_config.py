@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ritornello.config import from_dict, override, read_file, to_dict
+from ritornello.config import differences, dotted, from_dict, override, read_file, to_dict
 from ritornello.errors import InputError, divide, expect_shape, unknown
 from ritornello.mixers.hgrn2 import HGRN2
 from ritornello.model import LMConfig, parameters, places, state_nbytes
@@ -35,6 +35,14 @@ def test_what_is_wrong_is_said_in_one_line(change, message):
     with pytest.raises(InputError, match=message) as caught:
         from_dict(LMConfig, override(to_dict(CONFIG), [change]), "model")
     assert "\n" not in str(caught.value)
+
+
+def test_tables_differ_by_dotted_names():
+    one = {"a": {"b": 1, "c": [1, 2]}, "d": {}, "e": 3}
+    assert dotted(one) == {"a.b": 1, "a.c": [1, 2], "d": {}, "e": 3}
+    assert override({}, [f"{name}={json.dumps(value)}" for name, value in dotted(one).items()]) == one
+    assert differences(one, {"a": {"b": 2, "c": [1, 2]}, "d": {"x": 0}, "e": 3}) == {"a.b": [1, 2], "d": [{}, None], "d.x": [None, 0]}
+    assert differences(one, one, one) == {}
 
 
 def test_an_override_changes_one_value_and_no_input():

@@ -77,6 +77,22 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     return data
 
 
+def dotted(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested plain values by their dotted names, as `override` takes them: {"train.lr": 0.003}. An empty table is a value."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        found |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return found
+
+
+def differences(*tables: dict[str, Any]) -> dict[str, list[Any]]:
+    """The dotted names whose values are not the same in all tables, and the value in each; None where a table has no such name."""
+    flat = [dotted(table) for table in tables]
+    names = dict.fromkeys(name for table in flat for name in table)
+    values = {name: [table.get(name) for table in flat] for name in names}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
+
+
 def read_file(path: Path) -> dict[str, Any]:
     """The table in a .json or .toml file."""
     try:

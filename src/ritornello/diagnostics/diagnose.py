@@ -8,11 +8,9 @@ What is finished is not run again, so stopping costs no more than the trials und
 """
 
 import json
-import multiprocessing
 import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +23,7 @@ from ritornello.analysis import diagnosis
 from ritornello.config import to_dict
 from ritornello.diagnostics.trial import Trial, run
 from ritornello.errors import InputError
+from ritornello.jobs import spread
 
 EACH = ("mixer", "task", "seed")  # what differs between the trials of a diagnosis
 
@@ -52,8 +51,8 @@ def diagnose(asked: Sequence[Trial], out: Path, console: Console, jobs: int = 1)
     done = {_key(cell) for cell in diagnosis.read_cells(out / "cells.jsonl")}
     left = [trial for trial in asked if _key(to_dict(trial)) not in done]
     console.say(f"{len(asked)} trials" + (f", {len(asked) - len(left)} of them finished before" if len(left) < len(asked) else ""))
-    with open(out / "cells.jsonl", "a", encoding="utf-8") as file, _each(left, jobs, console) as cells:
-        for number, cell in enumerate(cells, 1):
+    with open(out / "cells.jsonl", "a", encoding="utf-8") as file, closing(_cells(left, jobs, console)) as cells:
+        for number, (_, cell) in enumerate(cells, 1):
             file.write(json.dumps(cell) + "\n")
             file.flush()
             console.say(f"{number} of {len(left)}: {_told(cell)}")
@@ -100,21 +99,17 @@ def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(cell.get(field.name) for field in fields(Trial))
 
 
-@contextmanager
-def _each(left: Sequence[Trial], jobs: int, console: Console) -> Iterator[Iterator[dict[str, Any]]]:
-    """The finished cells, in this process or as they come from `jobs` others, which end when the block does."""
+def _cells(left: Sequence[Trial], jobs: int, console: Console) -> Generator[tuple[Trial, dict[str, Any]]]:
+    """The trials and their cells as they are finished, on one thread each; progress is told of what runs here."""
     if jobs == 1 or len(left) < 2:
-        yield (run(trial, _progress(trial, console)) for trial in left)
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(jobs, len(left)), _quietly) as pool:
-        yield pool.imap_unordered(run, left)
+        return spread(lambda trial: run(trial, _progress(trial, console)), left)
+    return spread(_alone, left, min(jobs, len(left)))
 
 
-def _quietly() -> None:
-    """A worker computes on one thread and leaves Ctrl-C to the process that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _alone(trial: Trial) -> dict[str, Any]:
+    """A trial in a process of its own."""
     torch.set_num_threads(1)
+    return run(trial)
 
 
 def _progress(trial: Trial, console: Console) -> Any:

@@ -51,15 +51,21 @@ def run_request(asked: Request, console: Console, *, began: float | None = None)
     try:
         with folder.locked(path):
             config, material, seconds = prepare(asked, console, began)
-            material.tokenizer.save(path / "tokenizer.json")
-            made_by = collect(material.corpus.sources, asked.licence, config.train.threads)
-            folder.write_json(path / "provenance.json", to_dict(made_by))
-            folder.write_json(path / "config.json", to_dict(config))
+            begin(path, config, material)
             console.say(config.plan)
             return _go(path, config, material, console, seconds, began)
     finally:
         if not (path / "config.json").exists():
             _remove_empty(path)
+
+
+def begin(path: Path, config: RunConfig, material: Material) -> None:
+    """Settle a run in its folder, config.json last; `resume` does the rest."""
+    path.mkdir(parents=True, exist_ok=True)
+    material.tokenizer.save(path / "tokenizer.json")
+    made_by = collect(material.corpus.sources, config.licence, config.train.threads)
+    folder.write_json(path / "provenance.json", to_dict(made_by))
+    folder.write_json(path / "config.json", to_dict(config))
 
 
 def dry_run(asked: Request, console: Console, began: float) -> dict[str, Any]:
