@@ -58,6 +58,9 @@ class Pieces:
         return 1 << max(0, stages - int(step / (self.until * steps) * stages))
 
 
+EVEN = Pieces()
+
+
 def cuts(pieces: Pieces, steps: int, length: int, salt: np.ndarray) -> np.ndarray:
     """Where the pieces of an epoch begin in a stream, and the end of the last: (steps + 1,) int64, increasing."""
     if not pieces.varied:

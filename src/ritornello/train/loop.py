@@ -8,6 +8,7 @@ randomness are functions of (seed, step). So a run that goes on from a checkpoin
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,8 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ritornello import state as states
-from ritornello.data.batches import Batches
+from ritornello.data.batches import Batch, Batches, parted
+from ritornello.data.pieces import EVEN, Pieces
 from ritornello.errors import InputError
+from ritornello.ops.linear_loss import IGNORED
+from ritornello.train.averaging import Average, AverageConfig
+from ritornello.train.masking import mask
+from ritornello.train.objective import PLAIN, Objective
 from ritornello.train.optimizers import Optimizers, Schedule, rate
 
 
@@ -32,7 +38,7 @@ class TrainConfig:
     batch: int = 16  # rows
     length: int = 256  # tokens of a row in one step
     lr: float = 3e-3
-    optimizer: Literal["muon", "adamw"] = "muon"
+    optimizer: Literal["muon", "adamw", "sgd"] = "muon"
     schedule: Schedule = "wsd"
     warmup: int = 20  # steps
     weight_decay: float = 0.1
@@ -45,6 +51,9 @@ class TrainConfig:
     threads: int = 2
     keep_memory: bool = True  # freed memory stays with the process: faster, larger
     seed: int = 0
+    pieces: Pieces = EVEN
+    objective: Objective = PLAIN
+    average: AverageConfig | None = None  # None: the weights of the last step are the run's
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch", 1), ("length", 1), ("threads", 1)):
@@ -58,6 +67,7 @@ class TrainConfig:
         for name in ("warmup", "weight_decay", "seed"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InputError(f"train.{name}: {getattr(self, name)} is negative or too large")
+        self.pieces.check(self.length)
 
 
 @dataclass
@@ -70,9 +80,11 @@ class Trainer:
     step: int = 0
     state: Any = None  # carried into the next step; None until one is
     optimizers: Optimizers = field(init=False)
+    average: Average | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.optimizers = Optimizers(self.loss, self.config.optimizer, self.config.weight_decay)
+        self.average = Average(self.loss, self.config.average) if self.config.average is not None else None
 
     def steps(self) -> Iterator[dict[str, float]]:
         """One record a step, until config.steps are done. Raises Diverged, weights untouched, when numbers run out."""
@@ -83,8 +95,9 @@ class Trainer:
     def _one(self) -> dict[str, float]:
         config = self.config
         torch.manual_seed((config.seed << 32) + self.step & 2**63 - 1)
-        batch = self.batches(*divmod(self.step, self.batches.steps))
-        before = self.state if config.carry and self.state is not None else self.loss.init_state(len(batch.tokens))  # type: ignore[operator]
+        batch, targets = self._batch()
+        whole = len(batch.tokens) == config.batch  # rows in parts begin afresh
+        before = self.state if whole and self.state is not None else self.loss.init_state(len(batch.tokens))  # type: ignore[operator]
         with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             nats, count, after, parts = self.loss(batch, before)
         loss = nats / count
@@ -94,11 +107,42 @@ class Trainer:
             what = "the loss" if not loss.isfinite() else "a gradient"
             raise Diverged(f"step {self.step + 1}: {what} is not a finite number; try a smaller rate (--lr {config.lr / 3:.2g})")
         lr = config.lr * rate(self.step, config.steps, warmup=min(config.warmup, config.steps // 4), schedule=config.schedule)
+        lr *= batch.tokens.numel() / (config.batch * config.length)  # a longer piece is worth a longer step
         self.optimizers.step(lr)
-        self.state = states.detach(after) if config.carry else None
+        self.state = states.detach(after) if config.carry and whole else None
         self.step += 1
+        if self.average is not None:
+            self.average.add(self.step)
         told = {name: float(part.detach() / count) for name, part in parts.items()}
-        return {"step": self.step, "loss": float(loss.detach()), **told, "lr": lr, "grad_norm": float(norm), "targets": int(count)}
+        return {"step": self.step, "loss": float(loss.detach()), **told, "lr": lr, "grad_norm": float(norm), "targets": targets}
+
+    def _batch(self) -> tuple[Batch, int]:
+        """The batch of this step as it is learnt from, and how many targets the text has there."""
+        config = self.config
+        batch = self.batches(*divmod(self.step, self.batches.steps))
+        targets = int((batch.targets != IGNORED).sum())
+        parts = config.pieces.parts(self.step, config.steps, config.length)
+        if parts > 1:
+            batch = parted(batch, parts)
+        if config.objective.masked is not None:
+            batch = mask(batch, config.objective.masked, self.step / config.steps)
+        return batch, targets
+
+    def hear(self, held_out: float) -> None:
+        """A held-out loss of the weights as they are shown now: an average may begin by it."""
+        if self.average is not None:
+            self.average.hear(self.step, held_out)
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Within, the model has the weights to evaluate and keep: the average, where there is one."""
+        return self.average.shown() if self.average is not None else nullcontext()
+
+    def finish(self) -> str:
+        """Leave the model with those weights for good; says whose they are."""
+        if self.average is None:
+            return "the last step's"
+        self.average.put(self.average.mean)
+        return str(self.average)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything the next step depends on, by name; Diverged if a weight is no longer a number."""
@@ -107,11 +151,12 @@ class Trainer:
             raise Diverged(f"step {self.step}: a weight is not a finite number; try a smaller rate (--lr {self.config.lr / 3:.2g})")
         memory = {f"optimizer.{name}": value for name, value in self.optimizers.memory().items()}
         carried = {f"state.{name}": leaf for name, leaf in states.flatten(self.state).items()} if self.state is not None else {}
-        return weights | memory | carried
+        averaged = {f"average.{name}": value for name, value in self.average.memory().items()} if self.average is not None else {}
+        return weights | memory | carried | averaged
 
     def restore(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on from a snapshot taken after `step` steps."""
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "state": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "state": {}, "average": {}}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
             parts[kind][rest] = tensor
@@ -119,5 +164,7 @@ class Trainer:
             for name, weight in self.loss.named_parameters():
                 weight.copy_(parts["model"][name])
         self.optimizers.restore(parts["optimizer"])
+        if self.average is not None:
+            self.average.restore(parts["average"])
         self.state = states.unflatten(self.loss.init_state(self.config.batch), parts["state"]) if parts["state"] else None  # type: ignore[operator]
         self.step = step

@@ -3,6 +3,7 @@
 Matrices go to Muon (Jordan et al. 2024, its update scaled to AdamW's size as in Liu et al. 2025, arXiv:2502.16982, so that one
 rate serves both) or to AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 Embeddings, heads, norms, biases and a mixer's `plain` parameters go to AdamW without weight decay.
+With "sgd" all go to plain stochastic gradient descent without momentum, W <- W - lr (G + decay W), the decay of matrices only.
 """
 
 import math
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ritornello.mixers.base import Mixer
 
-Schedule = Literal["cosine", "linear", "wsd"]
+Schedule = Literal["constant", "cosine", "linear", "wsd"]
 TOGETHER = 2**20  # numbers of the matrices that are orthogonalised at once; larger ones are shared well enough by themselves
 
 
@@ -29,14 +30,15 @@ def groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Para
 class Optimizers:
     """The optimisers of a run as one: step, rate, and their memory as named tensors."""
 
-    def __init__(self, model: nn.Module, kind: Literal["muon", "adamw"], weight_decay: float):
+    def __init__(self, model: nn.Module, kind: Literal["muon", "adamw", "sgd"], weight_decay: float):
         matrices, rest = groups(model)
+        other = _sgd if kind == "sgd" else _adamw
         self.parts: list[tuple[torch.optim.Optimizer, dict[str, nn.Parameter]]] = []
         if matrices and kind == "muon":
             self.parts.append((Muon(list(matrices.values()), weight_decay), matrices))
         elif matrices:
-            self.parts.append((_adamw(matrices, weight_decay), matrices))
-        self.parts.append((_adamw(rest, 0.0), rest))
+            self.parts.append((other(matrices, weight_decay), matrices))
+        self.parts.append((other(rest, 0.0), rest))
 
     def step(self, lr: float) -> None:
         """Move the weights by their gradients at this rate, then drop the gradients."""
@@ -122,13 +124,20 @@ def _adamw(named: dict[str, nn.Parameter], weight_decay: float) -> torch.optim.A
     return torch.optim.AdamW(list(named.values()), lr=0.0, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
 
 
+def _sgd(named: dict[str, nn.Parameter], weight_decay: float) -> torch.optim.SGD:
+    return torch.optim.SGD(list(named.values()), lr=0.0, weight_decay=weight_decay, fused=True)
+
+
 def rate(step: int, steps: int, *, warmup: int, schedule: Schedule, decay: float = 0.7) -> float:
     """The share of the peak rate at `step` (from 0) of `steps`: rises over `warmup` steps, then falls to 0.
 
-    cosine: half a cosine. linear: straight down. wsd: stays at the peak, then straight down over the last `decay` of the run.
+    constant: stays at the peak. cosine: half a cosine. linear: straight down.
+    wsd: stays at the peak, then straight down over the last `decay` of the run.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
+    if schedule == "constant":
+        return 1.0
     done = (step - warmup) / max(1, steps - warmup)
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
