@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ritornello import folder
 from ritornello.config import from_dict
@@ -16,9 +16,12 @@ from ritornello.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer,
 from ritornello.data.tokens import Tokens, encode_corpus
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console
+from ritornello.experiments.lessons import School, enrol
 from ritornello.experiments.settings import Request, RunConfig
-from ritornello.model import LMConfig
+from ritornello.model import LM, LMConfig
+from ritornello.train.distill import TeachConfig
 from ritornello.train.loop import TrainConfig
+from ritornello.train.losses import NextToken
 
 BYTES_BELOW = 1_000_000  # words; a smaller text is read byte by byte
 LEAST_TOKENS = 64  # of training text
@@ -40,6 +43,7 @@ class Material:
     held_out: Tokens
     kind: str  # of the tokenizer: "bytes", "bpe", or the file it came from
     parent: LMConfig | None = None  # of the run whose weights this one begins with
+    school: School | None = None  # teachers, if there are any
 
     @property
     def unique(self) -> int:
@@ -67,8 +71,18 @@ class Material:
 
     def batches(self, config: TrainConfig) -> Batches:
         return Batches(
-            self.train, bos=self.tokenizer.bos, eos=self.tokenizer.eos, batch=config.batch, length=config.length, seed=config.seed
+            self.train,
+            bos=self.tokenizer.bos,
+            eos=self.tokenizer.eos,
+            batch=config.batch,
+            length=config.length,
+            seed=config.seed,
+            pieces=config.pieces,
         )
+
+    def loss(self, model: LM, config: TrainConfig) -> nn.Module:
+        """What trains the model: the next token, and the teachers' opinion of it if there are any."""
+        return self.school.loss(model, config) if self.school else NextToken(model, config.loss_chunk, config.objective)
 
     def sample(self, limit: int) -> Sample:
         """About `limit` held-out tokens, the same for everyone: the beginnings of documents in a fixed mixed order, or all there is.
@@ -119,7 +133,7 @@ def gather(request: Request, console: Console) -> Material:
         tokenizer, kind = load_tokenizer(Path(request.start_from) / "tokenizer.json"), "from " + request.start_from
     else:
         tokenizer, kind = _tokenizer(request, corpus, console)
-    return _encode(corpus, tokenizer, kind, parent, console)
+    return _encode(corpus, tokenizer, kind, parent, request.taught, console)
 
 
 def gather_again(path: Path, config: RunConfig, console: Console) -> Material:
@@ -137,7 +151,7 @@ def gather_again(path: Path, config: RunConfig, console: Console) -> Material:
     tokenizer = load_tokenizer(path / "tokenizer.json")
     if tokenizer.sha256 != config.tokenizer.sha256:
         raise InputError(f"{path / 'tokenizer.json'}: not the tokenizer this run began with; restore it")
-    return _encode(corpus, tokenizer, config.tokenizer.kind, None, console)
+    return _encode(corpus, tokenizer, config.tokenizer.kind, None, config.teach, console)
 
 
 def _tokenizer(request: Request, corpus: Corpus, console: Console) -> tuple[Tokenizer, str]:
@@ -162,10 +176,13 @@ def vocabulary(words: int) -> int:
     return next((size for limit, size in sizes if words < limit), 16384)
 
 
-def _encode(corpus: Corpus, tokenizer: Tokenizer, kind: str, parent: LMConfig | None, console: Console) -> Material:
+def _encode(
+    corpus: Corpus, tokenizer: Tokenizer, kind: str, parent: LMConfig | None, teach: TeachConfig | None, console: Console
+) -> Material:
     train, held_out = (encode_corpus(corpus, split, tokenizer, progress=console.progress) for split in ("train", "held_out"))
     if len(train.ids) < LEAST_TOKENS:
         raise InputError(f"{corpus.name}: {len(train.ids)} tokens of training text are too few; the least is {LEAST_TOKENS}")
     if not len(held_out.ids):
         raise InputError(f"{corpus.name}: nothing is left to hold out; give more text")
-    return Material(corpus, tokenizer, train, held_out, kind, parent)
+    school = enrol(teach, corpus, tokenizer, train, console) if teach else None
+    return Material(corpus, tokenizer, train, held_out, kind, parent, school)

@@ -21,7 +21,6 @@ from ritornello.mixers.layers import describe
 from ritornello.model import LM, LMConfig, parameters
 from ritornello.provenance import cores
 from ritornello.train.loop import TrainConfig, Trainer
-from ritornello.train.losses import NextToken
 
 THREADS = 2  # of a run whose steps were given: a constant, so that the machine has no say
 FIRST_GUESS = 1.5e10  # FLOP/s a thread, before the probe
@@ -46,7 +45,7 @@ def plan(request: Request, material: Material, evaluate: EvaluateConfig, pair_to
         model, train = _fixed(request, material, steps)
         trial = LM(model, train.impl)  # what cannot work, such as an unknown implementation, is said before anything is written
         trial(torch.zeros(1, 1, dtype=torch.int64), trial.init_state(1))
-        NextToken(trial, train.loss_chunk)
+        material.loss(trial, train)
     else:
         model, train = _probed(request, material, evaluate, pair_tokens, left)
     if train.gemm == "onednn" and onednn_error() > WORST_ERROR:
@@ -73,6 +72,7 @@ def plan(request: Request, material: Material, evaluate: EvaluateConfig, pair_to
         model=model,
         train=train,
         evaluate=evaluate,
+        teach=material.school.config if material.school else None,
         start_from=request.start_from,
         checkpoint_every=request.checkpoint_every,
         checkpoint_words=request.word_counts,
@@ -184,7 +184,7 @@ def time_steps(model: LMConfig, train: TrainConfig, material: Material, seconds:
     """Seconds a training step takes: the mean of at least three, the first not counted."""
     torch.set_num_threads(train.threads)
     lm = LM(model, train.impl)
-    trainer = Trainer(NextToken(lm, train.loss_chunk), material.batches(train), replace(train, steps=10**9))
+    trainer = Trainer(material.loss(lm, train), material.batches(train), replace(train, steps=10**9))
     took: list[float] = []
     before = time.perf_counter()
     with matrix_products(train.gemm):
@@ -248,6 +248,8 @@ def _sentence(model: LMConfig, train: TrainConfig, material: Material, request: 
     """The plan in one sentence."""
     passes = train.steps * train.batch * train.length / material.unique
     start = f" that goes on from {request.start_from}" if request.start_from else ""
+    if material.school:
+        start += f", taught by {' and '.join(material.school.config.teachers)},"
     machine = f"{train.threads} thread{'s' * (train.threads > 1)}, {train.precision}"
     machine += ", products by oneDNN" * (train.gemm == "onednn")
     why = f"fits {request.minutes or 3.0:g} minutes on this machine ({machine})" if probed else "was asked for"

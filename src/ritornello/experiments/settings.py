@@ -13,6 +13,7 @@ from ritornello.folder import FORMAT, words_of
 from ritornello.mixers import CHANNEL, mixer
 from ritornello.mixers.layers import expand
 from ritornello.model import LMConfig
+from ritornello.train.distill import TeachConfig
 from ritornello.train.loop import TrainConfig
 
 Documents = Literal["auto", "blank", "file", "line"]
@@ -73,6 +74,7 @@ class RunConfig:
     model: LMConfig
     train: TrainConfig
     evaluate: EvaluateConfig
+    teach: TeachConfig | None = None  # None: the text alone
     imported: str | None = None  # the folder and layout that the weights came from; nothing was trained here
     start_from: str | None = None
     checkpoint_every: int | None = None  # steps; None: every 30 seconds
@@ -111,6 +113,12 @@ class Request:
     model: dict[str, Any] = field(default_factory=dict)  # any field of LMConfig
     train: dict[str, Any] = field(default_factory=dict)  # any field of TrainConfig
     evaluate: dict[str, Any] = field(default_factory=dict)  # any field of EvaluateConfig
+    teach: dict[str, Any] = field(default_factory=dict)  # any field of TeachConfig; none: no teachers
+
+    @property
+    def taught(self) -> TeachConfig | None:
+        """The teachers, if there are any."""
+        return from_dict(TeachConfig, self.teach, "teach") if self.teach else None
 
     @property
     def channel_name(self) -> str | None:
@@ -133,7 +141,7 @@ class Request:
             raise InputError(f"checkpoint_words: {error}; or babylm for 1M, 2M ... 10M, 20M ... 100M") from error
 
     def __post_init__(self) -> None:
-        _ = self.word_counts
+        _ = self.word_counts, self.taught
         if self.minutes is not None and self.steps is not None:
             raise InputError("minutes and steps were both given; a run is bounded by one of them")
         if self.minutes is not None and not 0.2 <= self.minutes < 1e6:

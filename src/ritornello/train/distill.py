@@ -4,6 +4,8 @@
 
 summed over the scored tokens. Hinton, Vinyals and Dean 2015, arXiv:1503.02531; the T^2 keeps the gradient's size when T changes.
 
+As presets:
+
 babyhgrn    T = 1; a is not published, so it is a grid           Haller, Golde and Akbik 2024, arXiv:2412.15978
 babyllama   a = 1/2, T = 2, the teachers' logits averaged        Timiryasov and Tastet 2023, arXiv:2308.02019
 
@@ -12,7 +14,7 @@ BabyLlama's own code divides the divergence by the rows of a batch and not by it
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +25,9 @@ from ritornello.model import LM
 from ritornello.ops.linear_loss import IGNORED, cross_entropy
 from ritornello.state import State
 from ritornello.train.hints import HintConfig, Hints
-from ritornello.train.losses import NextToken, Outcome
+from ritornello.train.losses import PLAIN, NextToken, Outcome
+from ritornello.train.objective import Objective, shaped
 from ritornello.train.teachers import Teachers
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "babyhgrn": {"alpha": (0.25, 0.5, 0.75), "temperature": 1.0, "average": "probabilities"},
-    "babyllama": {"alpha": (0.5,), "temperature": 2.0, "average": "logits"},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +83,13 @@ class Taught(NamedTuple):
 class Distill(nn.Module):
     """The loss above, and hints if there are any."""
 
-    def __init__(self, model: nn.Module, lesson: Lesson, config: TeachConfig, hints: Hints | None = None):
+    def __init__(self, model: nn.Module, lesson: Lesson, config: TeachConfig, hints: Hints | None = None, objective: Objective = PLAIN):
+        """`objective` shapes the first term. InputError for one that reaches into the model or its text."""
         super().__init__()
+        if objective.ar or objective.tar or objective.masked:
+            raise InputError("train.objective: ar, tar and masked do not go with teach; leave them out")
         self.model = NextToken(model).model  # which refuses a model that sees ahead
-        self.lesson, self.config, self.hints = lesson, config, hints
+        self.lesson, self.config, self.hints, self.objective = lesson, config, hints, objective
         self.impl = getattr(model, "impl", "auto")
 
     def init_state(self, batch: int) -> Taught:
@@ -104,13 +105,17 @@ class Distill(nn.Module):
                 logits, student, taught, teachers = self._compare(batch, state)
             extra = {"hints": self.hints(own, theirs, batch.targets != IGNORED)}
         alpha, targets = self.config.alpha, batch.targets.flatten()
-        hard, scored = cross_entropy(logits.flatten(0, 1), targets, self.impl), (targets != IGNORED).sum()
+        scored, flat = (targets != IGNORED).sum(), logits.flatten(0, 1)
+        if self.objective.shaped:
+            hard, plain = shaped(flat, targets, self.objective)
+        else:
+            hard = plain = cross_entropy(flat, targets, self.impl)
         if self.config.reduction == "rows":
             taught = taught * (scored / len(batch.targets))
         nats = (1 - alpha) * hard + alpha * taught
         if self.hints is not None:
             nats = nats + self.hints.config.weight * extra["hints"]
-        told = {"cross_entropy": hard, "taught": taught} | extra
+        told = {"cross_entropy": plain, "taught": taught} | extra
         return Outcome(nats, scored, Taught(student, teachers), {name: part.detach() for name, part in told.items()})
 
     def _compare(self, batch: Batch, state: Taught) -> tuple[Tensor, State, Tensor, State]:

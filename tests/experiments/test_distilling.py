@@ -1,0 +1,381 @@
+"""`ritornello distill`: ordinary runs, a control that differs in nothing else, and lessons that are kept on disk."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ritornello
+from ritornello import cli, folder
+from ritornello._native.library import library
+from ritornello.config import from_dict
+from ritornello.data.corpus import read_corpus
+from ritornello.data.tokenizers import load_tokenizer, train_bpe
+from ritornello.data.tokens import encode_corpus
+from ritornello.errors import InputError
+from ritornello.evals.scoring import stream_nats
+from ritornello.experiments import lessons, writing
+from ritornello.experiments.console import Console
+from ritornello.experiments.distill import unlike
+from ritornello.experiments.flops import forward_flop, training_flop
+from ritornello.experiments.lessons import enrol, open_teacher
+from ritornello.experiments.material import gather_again
+from ritornello.experiments.settings import RunConfig
+from ritornello.train.distill import Live, TeachConfig
+from ritornello.train.teachers import Teachers
+
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
+SMALL = {"batch": 4, "length": 32, "dim": 32, "layers": 2, "evaluate": {"validations": 1, "sample_tokens": 5, "ngram_tokens": 2000}}
+LESS = ["evaluate.validations=1", "evaluate.sample_tokens=5", "evaluate.ngram_tokens=2000", "--quiet"]
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    """A folder with a text, a cache, and two trained teachers of different tokenizers."""
+    where = tmp_path_factory.mktemp("ground")
+    generator = torch.Generator().manual_seed(3)
+    picks = torch.randint(len(WORDS), (25, 60), generator=generator).tolist()
+    (where / "text.txt").write_text("\n\n".join(" ".join(WORDS[pick] for pick in row) + "." for row in picks))
+    library()  # from the user's cache, if it is there: compiling it anew takes long
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(where / "cache"))
+        patch.chdir(where)
+        for name, more in (("teacher", {}), ("words", {"tokenizer": "bpe", "vocab": 300, "mixer": "lstm"})):
+            ritornello.run("text.txt", out=name, documents="blank", quiet=True, steps=10, **SMALL | more)
+    return where
+
+
+@pytest.fixture(autouse=True)
+def there(ground, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(ground / "cache"))
+    monkeypatch.chdir(ground)
+
+
+def main(capsys, *words) -> tuple[int, str, str]:
+    code = cli.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def config(path) -> RunConfig:
+    return from_dict(RunConfig, folder.read_config(Path(path)))
+
+
+def weights(path) -> dict[str, torch.Tensor]:
+    return folder.read_tensors(Path(path) / "model.safetensors")[0]
+
+
+def same(left, right) -> bool:
+    a, b = weights(left), weights(right)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_student_and_its_control_differ_in_the_share_and_the_steps_alone(capsys):
+    words = ("distill", "--teacher", "teacher", "--steps", 12, "--out", "plain", "checkpoint_every=5", *LESS)
+    code, out, said = main(capsys, *words)
+    assert code == 0, said
+    assert "teach.alpha: 0.5 in the student, 0.0 in the control" in out
+    student, control = config("plain/student"), config("plain/control")
+    assert set(unlike(student, control)) == {"teach.alpha", "train.steps"}
+    per_token = training_flop(student.model, 32) + forward_flop(config("teacher").model, 32)
+    assert control.train.steps == round(12 * per_token / training_flop(student.model, 32)) == 16
+    assert student.teach.sha256 == (open_teacher("teacher").sha256,)
+    assert (student.model, student.train.seed, student.train.lr) == (config("teacher").model, 1, config("teacher").train.lr)
+    log = [json.loads(line) for line in Path("plain/student/log.jsonl").read_text().splitlines()]
+    assert all(one["loss"] == pytest.approx(0.5 * one["cross_entropy"] + 0.5 * one["taught"], rel=1e-5) for one in log)
+    ratio = log[0]["bits_per_byte"] / log[0]["cross_entropy"]
+    assert all(one["bits_per_byte"] == pytest.approx(ratio * one["cross_entropy"]) for one in log)
+    before = {file: file.stat().st_mtime_ns for file in Path("plain").rglob("*.safetensors")}
+    found = json.loads(main(capsys, *words, "--json")[1])
+    assert before == {file: file.stat().st_mtime_ns for file in Path("plain").rglob("*.safetensors")}
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["teacher teacher", "student", "control"]
+    bits = {
+        name: json.loads(Path(f"plain/{name}/results.json").read_text())["headline"]["bits_per_byte"] for name in ("student", "control")
+    }
+    for name, value in bits.items():
+        assert rows[name]["bits_per_byte"] == pytest.approx(value, rel=1e-5)
+    assert rows["student"]["minus_control"]["value"] == pytest.approx(bits["student"] - bits["control"], abs=1e-6)
+    code, _, said = main(capsys, *words[:4], 13, *words[5:])
+    assert code == 2
+    assert "plain/student: made with train.steps 12, now it is 13; choose another --out" in said
+
+
+def test_a_taught_run_goes_on_to_the_same_bits_and_knows_its_teacher(capsys, monkeypatch):
+    words = ("distill", "--teacher", "teacher", "--steps", 9, "--no-control", "checkpoint_every=4", *LESS, "--out")
+    assert main(capsys, *words, "whole")[0] == 0
+    shutil.copytree("whole", "stopped")
+    path = Path("stopped/student")
+    for name in ("model.safetensors", "results.json", "report.html", "checkpoints/step-00000009.safetensors"):
+        (path / name).unlink()
+    assert ritornello.load(path).model.config == config(path).model  # its newest checkpoint's weights
+    aside = Path("teacher").rename("aside")
+    shutil.copytree("words", "teacher")
+    code, _, said = main(capsys, "resume", path, "--quiet")
+    assert code == 2
+    assert "teacher: not the teacher this run began with; restore it" in said
+    shutil.rmtree("teacher")
+    aside.rename("teacher")
+    assert main(capsys, *words, "stopped")[0] == 0
+    assert same("whole/student", "stopped/student")
+    plain = ritornello.run(
+        "text.txt", out="untaught", documents="blank", quiet=True, seed=1, tokenizer="bytes", **SMALL, train={"steps": 9, "lr": 8e-3}
+    )
+    other = main(capsys, *words, "unheard", "--alpha", 0)
+    assert other[0] == 0
+    assert same(plain, "unheard/student")
+    assert not same(plain, "whole/student")
+
+
+def test_a_grid_and_generations(capsys):
+    code, out, said = main(capsys, "distill", "--teacher", "teacher", "--preset", "babyhgrn", "--steps", 3, "--out", "grid", *LESS)
+    assert code == 0, said
+    runs = [f"grid/student-alpha-{alpha}" for alpha in ("0.25", "0.5", "0.75")]
+    assert [config(run).teach.alpha for run in runs] == [0.25, 0.5, 0.75]
+    assert config("grid/control").train.steps == 4  # for one of them
+    assert all(Path(run).name in out for run in runs)
+    code, out, said = main(
+        capsys, "distill", "--teacher", "teacher", "--preset", "babyllama", "--generations", 2, "--steps", 3, "--out", "born", *LESS
+    )
+    assert code == 0, said
+    first, second = config("born/generation-1"), config("born/generation-2")
+    assert (first.teach.teachers, second.teach.teachers) == (("teacher",), ("born/generation-1",))
+    assert (first.teach.temperature, first.teach.average, first.teach.alpha) == (2.0, "logits", 0.5)
+    assert (first.train.seed, second.train.seed) == (1, 2)
+    assert config("born/control").train.steps == 8
+
+
+def material(path="teacher"):
+    return gather_again(Path(path), config(path), QUIET)
+
+
+@pytest.fixture
+def small_files(monkeypatch):
+    monkeypatch.setattr(lessons, "PLACES", 2000)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_kept_opinions_of_every_token_are_those_of_the_teachers(small_files, temperature):
+    """Where a document began in the row both have read the same; a kept number is a float16."""
+    one = material()
+    teach = TeachConfig(teachers=("teacher",), top=257, temperature=temperature)
+    school = enrol(teach, one.corpus, one.tokenizer, one.train, QUIET)
+    assert school.read == one.unique
+    batch = one.batches(replace(config("teacher").train, batch=2, length=600))(1, 0)
+    begun = batch.reset.long().cumsum(1) > 1
+    assert begun.sum() > 600
+    batch = batch._replace(targets=batch.targets.where(begun, -100))
+    live = Live(Teachers([open_teacher("teacher").model], 257, temperature))
+    logits = torch.randn(2, 600, 257, generator=torch.Generator().manual_seed(0))
+    found, wanted = (lesson(batch, logits, lesson.init_state(2))[0] for lesson in (school.lesson, live))
+    assert float(found) == pytest.approx(float(wanted), rel=2e-3)
+    log_p = live.teachers(batch.tokens, live.init_state(2), batch.reset)[0]
+    student = torch.log(log_p.exp().where(begun[..., None], 1)) * temperature  # it agrees with its teacher
+    assert float(school.lesson(batch, student, ())[0]) < 1e-4 * float(wanted)
+    few = enrol(replace(teach, top=5), one.corpus, one.tokenizer, one.train, QUIET).lesson
+    assert 0.05 * float(wanted) < float(few(batch, logits, ())[0]) < float(wanted)
+
+
+def test_a_stopped_pass_goes_on_and_a_damaged_file_is_refused(small_files, monkeypatch):
+    one, calls, stream = material(), [], lessons.stream
+    for old in one.corpus.folder.glob("lesson-*"):
+        shutil.rmtree(old)
+    teach = TeachConfig(teachers=("teacher",), top=3)
+
+    def stop(*given, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return stream(*given, **named)
+
+    monkeypatch.setattr(lessons, "stream", stop)
+    with pytest.raises(KeyboardInterrupt):
+        enrol(teach, one.corpus, one.tokenizer, one.train, QUIET)
+    enrol(teach, one.corpus, one.tokenizer, one.train, QUIET)
+    made = len(calls)
+    files = sorted(
+        (path for path in one.corpus.folder.glob("lesson-*") if len(list(path.iterdir())) == made - 1), key=lambda p: p.stat().st_mtime
+    )
+    assert made == 4
+    enrol(teach, one.corpus, one.tokenizer, one.train, QUIET)
+    assert len(calls) == made
+    spoiled = sorted(files.iterdir())[2]
+    data = bytearray(spoiled.read_bytes())
+    data[-5] ^= 1
+    spoiled.write_bytes(data)
+    with pytest.raises(InputError, match=rf"{spoiled.name}: damaged: .*; delete it, and it is made anew"):
+        enrol(teach, one.corpus, one.tokenizer, one.train, QUIET)
+    spoiled.unlink()
+    enrol(teach, one.corpus, one.tokenizer, one.train, QUIET)
+    assert len(calls) == made + 1
+
+
+def test_students_learn_from_what_is_kept(capsys):
+    code, _, said = main(
+        capsys, "distill", "--teacher", "teacher", "--cache", 8, "--steps", 6, "--mixer", "lstm", "--dim", 16, "--out", "kept", *LESS
+    )
+    assert code == 0, said
+    student = config("kept/student")
+    assert (student.teach.top, student.model.layers, student.model.dim) == (8, ("lstm", "lstm"), 16)
+    own, theirs = training_flop(student.model, 32), forward_flop(config("teacher").model, 32)
+    assert config("kept/control").train.steps == round(6 + theirs * material().unique / (4 * 32 * own))  # read once, not at each step
+
+
+def test_another_vocabulary_is_refused_with_the_way_out(capsys):
+    code, _, said = main(capsys, "distill", "--teacher", "words", "--tokenizer", "bytes", "--steps", 3, "--out", "none", *LESS)
+    assert code == 2
+    assert "words: its tokenizer is another one (300 ids, the student's 257); train the student with the teacher's" in said
+    assert "teach.match=bytes" in said
+    assert not Path("none/student").exists()
+
+
+def test_spans_have_the_teachers_probabilities(ground, small_files):
+    """Of every document the spans' nats make the teacher's whole, and a span ends just where a token of both does."""
+    corpus = read_corpus("text.txt", documents="blank")
+    own, theirs = train_bpe(["the cat sat on the mat and the dog saw its old home"] * 3, 280), load_tokenizer(Path("words/tokenizer.json"))
+    tokens, words = (encode_corpus(corpus, "train", tokenizer) for tokenizer in (own, theirs))
+    lesson = enrol(TeachConfig(teachers=("words",), match="bytes"), corpus, own, tokens, QUIET).lesson
+    model = ritornello.load("words").model
+    scored = stream_nats(model, words.ids, words.ends, bos=theirs.bos, eos=theirs.eos, length=32, carry=True)
+    starts = np.concatenate([[0], tokens.ends])
+    for document in (0, 3, len(tokens.ends) - 1):
+        places = slice(starts[document] + document, starts[document + 1] + document + 1)
+        nats = scored.nats[scored.documents == document].double()
+        assert lesson.nats[places].sum() == pytest.approx(float(nats.sum()), rel=1e-5)
+        pieces = [own.token_bytes[index] for index in tokens.ids[starts[document] : starts[document + 1]]]
+        first = next(end for end in range(1, len(pieces)) if lesson.ends[places][end - 1])
+        head = b"".join(pieces[:first])
+        others = np.cumsum([len(theirs.token_bytes[index]) for index in words.ids[([0, *words.ends])[document] : words.ends[document]]])
+        assert len(head) in others
+        assert lesson.nats[places][first - 1] == pytest.approx(float(nats[: int((others <= len(head)).sum())].sum()), rel=1e-5)
+
+
+def test_equal_tokenizers_make_a_span_of_every_token(small_files):
+    one = material("words")
+    lesson = enrol(TeachConfig(teachers=("words",), match="bytes", temperature=3.0), one.corpus, one.tokenizer, one.train, QUIET).lesson
+    assert lesson.ends.all()
+    batch = one.batches(config("words").train)(0, 1)
+    logits = torch.randn(4, 32, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    q = logits.log_softmax(-1).gather(-1, batch.targets[..., None])[..., 0] / 3
+    p = -torch.from_numpy(lesson.nats)[batch.places] / 3
+    wanted = 3 * (p.exp() * (p - q) + (1 - p.exp()) * torch.log((1 - p.exp()) / (1 - q.exp()))).sum()
+    assert float(lesson(batch, logits, ())[0]) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_a_span_that_began_before_the_piece_is_left_out(small_files):
+    one = material()
+    lesson = enrol(TeachConfig(teachers=("words",), match="bytes"), one.corpus, one.tokenizer, one.train, QUIET).lesson
+    batch = one.batches(config("teacher").train)(0, 3)
+    logits = torch.randn(4, 32, 257, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    lesson(batch, logits, ())[0].backward()
+    heard = logits.grad.abs().sum(-1) > 0
+    for row in range(4):
+        ends = lesson.ends[batch.places[row]]
+        first = 0 if lesson.ends[batch.places[row, 0] - 1] else int(ends.argmax()) + 1
+        last = 32 - int(ends[::-1].argmax())
+        assert heard[row].tolist() == [first <= place < last for place in range(32)]
+
+
+def test_a_teacher_of_other_tokens_teaches_by_bytes(capsys):
+    words = ("distill", "--teacher", "words", "--tokenizer", "bytes", "--bytes", "--steps", 4, "--mixer", "mingru", "--dim", 16)
+    code, out, said = main(capsys, *words, "--out", "bytes", *LESS)
+    assert code == 0, said
+    assert config("bytes/student").teach.match == "bytes"
+    assert set(unlike(config("bytes/student"), config("bytes/control"))) == {"teach.alpha", "train.steps"}
+    assert "teacher words" not in out  # its bits are of other tokens
+
+
+def test_a_teacher_writes_the_text(capsys, monkeypatch):
+    monkeypatch.setattr(writing, "ROWS", 8)
+    monkeypatch.setattr(writing, "TOKENS", 64)
+    words = ("distill", "--teacher", "teacher", "--written", "400", "--steps", 4, "--out", "sequences", *LESS)
+    code, _, said = main(capsys, *words)
+    assert code == 0, said
+    files = sorted(Path("sequences/written").glob("*.jsonl"))
+    before = [file.read_bytes() for file in files]
+    assert len(files) > 1
+    texts = [json.loads(line)["text"] for data in before for line in data.splitlines()]
+    assert sum(len(text.split()) for text in texts) >= 400
+    student, control = config("sequences/student"), config("sequences/control")
+    assert (student.corpus.spec, control.corpus.spec) == ("sequences/written", "text.txt")
+    spent = len(files) * 8 * 64 * forward_flop(config("teacher").model, 32)
+    assert control.train.steps == round(4 + spent / (4 * 32 * training_flop(student.model, 32)))
+    files[-1].unlink()
+    writing.write_corpus(open_teacher("teacher"), Path("sequences/written"), 400, seed=1, console=QUIET)
+    assert [file.read_bytes() for file in files] == before
+    with pytest.raises(InputError, match="written by another teacher or from another seed; choose another --out"):
+        writing.write_corpus(open_teacher("teacher"), Path("sequences/written"), 400, seed=2, console=QUIET)
+
+
+def test_hints_across_architectures(capsys):
+    words = (
+        "distill",
+        "--teacher",
+        "words",
+        "--hints",
+        0.5,
+        "--mixer",
+        "hgrn2",
+        "--dim",
+        32,
+        "--steps",
+        3,
+        "--no-control",
+        "--out",
+        "hints",
+    )
+    code, out, said = main(capsys, *words, *LESS)
+    assert code == 0, said
+    assert "No control was run (--no-control)." in out
+    assert config("hints/student").teach.hints.weight == 0.5
+    assert "hints" in json.loads(Path("hints/student/log.jsonl").read_text().splitlines()[0])
+    assert not any("maps" in name for name in weights("hints/student"))
+
+
+BAD = {
+    "preset": (["--preset", "babylama"], "unknown preset 'babylama'. Did you mean 'babyllama'?"),
+    "share": (["--alpha", "half"], "--alpha: 'half' is no list of shares"),
+    "range": (["--alpha", "2"], "teach.alpha: 2.0 is not in [0, 1]"),
+    "generations": (["--generations", "0"], "--generations: 0 is less than 1"),
+    "generations of a grid": (["--generations", "2", "--alpha", "0.1,0.2"], "--generations goes with one --alpha"),
+    "chunks": (["train.loss_chunk=8"], "train.loss_chunk does not go with teach"),
+    "masked": (["train.objective.ar=1"], "train.objective: ar, tar and masked do not go with teach"),
+    "field": (["teach.alpa=1"], "unknown field 'teach.alpa'. Did you mean 'teach.alpha'?"),
+    "no teacher there": (["--teacher", "nobody"], "nobody"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(name, capsys):
+    words, message = BAD[name]
+    code, out, said = main(capsys, "distill", "--teacher", "teacher", "--steps", 2, "--out", "bad", "--quiet", *words)
+    assert code == 2
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert out == ""
+
+
+def test_a_model_of_transformers_teaches_with_its_tokenizer(capsys):
+    transformers = pytest.importorskip("transformers")
+    raw = load_tokenizer(Path("words/tokenizer.json")).raw
+    net = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=40))
+    net.save_pretrained("gpt2")
+    ends = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=raw, **ends).save_pretrained("gpt2")
+    words = ("distill", "--teacher", "gpt2", "--dim", 16, "--layers", 1, "--batch", 2, "--length", 24, "--out", "theirs")
+    code, _, said = main(capsys, *words, *LESS)
+    assert code == 2
+    assert "gpt2: it was not trained here, so it says no corpus and no steps; give CORPUS and --steps" in said
+    code, out, said = main(capsys, *words, "text.txt", "--steps", 3, "documents=blank", *LESS)
+    assert code == 0, said
+    assert "teacher gpt2" in out
+    student, control = config("theirs/student"), config("theirs/control")
+    assert student.tokenizer.size == 300
+    matrices = 4 * 16 * 16 + 2 * 4 * 16 * 16 + 300 * 16  # attention, channel mixer, head
+    assert control.train.steps == round(3 * (1 + 2 * matrices / training_flop(student.model, 24)))
