@@ -17,6 +17,7 @@ from ritornello.commands import OWN_FILES
 from ritornello.diagnostics import TASKS
 from ritornello.errors import InputError
 from ritornello.mixers import CHANNEL, MIXERS
+from ritornello.train import PRESETS
 
 TIME_MIXERS = ", ".join(sorted(set(MIXERS) - CHANNEL))
 
@@ -65,6 +66,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ritornello {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     _add_run(subparsers)
+    _add_distill(subparsers)
 
     resume = _command(subparsers, "resume", commands.resume_run, "go on with a run that was stopped, to the weights it would have had")
     resume.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
@@ -83,6 +85,7 @@ def _parser() -> Parser:
 
     _add_evaluate(subparsers)
     _add_dynamics(subparsers)
+    _add_data(subparsers)
 
     imports = _command(
         subparsers, "import", commands.import_model, "make a run of a model in a Hugging Face layout",
@@ -166,6 +169,40 @@ def _add_run(subparsers: Any) -> None:
     rest.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
 
+def _add_distill(subparsers: Any) -> None:
+    distill = _command(
+        subparsers, "distill", commands.distill_student, "train a student that also learns from trained models, beside its control",
+        "A teacher is a run, RUN@1M, or a Hugging Face model with the student's tokenizer. What is not said of the student is as in the "
+        "first teacher's run: text, tokenizer, shape, steps. The control is the same student without a teacher, with steps for all that "
+        "was computed. Every run is kept in OUT; the same command goes on where it was stopped.",
+    )  # fmt: skip
+    distill.add_argument("corpus", nargs="?", metavar="CORPUS", help="the text (default: the teacher's)")
+    meaning = "settings by name, such as teach.average=logits, teach.hints.distance=cosine or train.weight_decay=0.05"
+    distill.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=meaning)
+    teaching = distill.add_argument_group("teaching")
+    teaching.add_argument("--teacher", action="append", required=True, metavar="RUN", help="once for each of several, which are averaged")
+    teaching.add_argument("--preset", metavar="NAME", help=f"one published recipe: {', '.join(PRESETS)}")
+    teaching.add_argument("--alpha", metavar="X[,X]", help="share of the teachers in the loss (default 0.5); several: a student of each")
+    teaching.add_argument("--temperature", type=float, metavar="T", help="of the softmax of both (default 1)")
+    teaching.add_argument(
+        "--cache", type=int, metavar="K", help="keep the teachers' K likeliest tokens of the text, read once for all runs"
+    )
+    teaching.add_argument("--hints", type=float, metavar="X", help="also match features of blocks, with this weight")
+    teaching.add_argument("--bytes", action="store_true", help="compare spans of bytes: for a teacher with another tokenizer")
+    teaching.add_argument("--written", metavar="WORDS", help="let the teacher write the text, so many words, such as 1M")
+    teaching.add_argument("--generations", type=int, default=1, metavar="N", help="each student teaches the next (default 1)")
+    teaching.add_argument("--no-control", action="store_true", help="leave the control out")
+    student = distill.add_argument_group("the student")
+    student.add_argument("--mixer", metavar="NAME", help="layers from bottom to top")
+    student.add_argument("--channel", metavar="NAME", help="the channel mixer, or none")
+    for name in ("dim", "layers", "batch", "length", "steps", "seed"):
+        student.add_argument(f"--{name}", type=int, metavar="N", help="as of `ritornello run`")
+    student.add_argument("--lr", type=float, metavar="X", help="peak learning rate")
+    student.add_argument("--tokenizer", metavar="KIND", help="bytes, bpe, or a tokenizer.json (default: the teacher's)")
+    student.add_argument("--pairs", action="append", metavar="PATH", help="minimal pairs to score")
+    distill.add_argument("--out", default="distilled", metavar="FOLDER", help="where to write (default: distilled)")
+
+
 def _add_evaluate(subparsers: Any) -> None:
     evaluate = _command(
         subparsers, "evaluate", commands.evaluate_model, "score a model on BLiMP, EWoK, GLUE ... and on files of your own",
@@ -204,6 +241,41 @@ def _add_suites(parser: Any) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="at most N items of each task, evenly spaced: a quick look, not a score")
 
 
+def _add_data(subparsers: Any) -> None:
+    data = subparsers.add_parser("data", help="make a corpus and look into it: build, inspect, fetch", allow_abbrev=False)
+    below = data.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    build = _command(
+        below, "build", commands.build_corpus, "a corpus out of several sources, by ratio to a budget of words",
+        "Writes a folder that `ritornello run` reads: a file for each source of the plan, and manifest.json. The same plan gives the same "
+        "bytes. Without PLAN it lists the cleaning steps that a plan can name.",
+    )  # fmt: skip
+    build.add_argument("plan", type=Path, nargs="?", metavar="PLAN.toml", help="the sources, their shares, and what is done to them")
+    build.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: corpora/ and the plan's name)")
+    build.add_argument("--words", metavar="N", help="another budget than the plan's, such as 1M")
+    build.add_argument("--seed", type=int, metavar="N", help="another seed than the plan's: other documents are drawn")
+    inspect = _command(below, "inspect", commands.inspect_corpus, "words, documents, sources, scripts, lengths, copies of a corpus")
+    inspect.add_argument("corpus", metavar="CORPUS", help="as of `ritornello run`")
+    inspect.add_argument("--documents", choices=("auto", "blank", "file", "line"), default="auto", help="what one document is")
+    inspect.add_argument("--encoding", default="utf-8", metavar="NAME", help="of text files (default utf-8)")
+    inspect.add_argument("--column", default="text", metavar="NAME", help="the field of .jsonl, .csv and .tsv (default text)")
+    inspect.add_argument("--tokenizer", metavar="KIND", help="count its tokens: bytes, a tokenizer.json, or a run's folder")
+    inspect.add_argument("--similarity", type=float, default=0.8, metavar="X", help="from which a document is a copy (default 0.8)")
+    meaning = "how much of these evaluation suites stands in the training text, with commas between; all: whatever is there"
+    inspect.add_argument("--overlap", metavar="NAMES", help=meaning)
+    fetch = _command(
+        below, "fetch", commands.fetch_corpus, "a public corpus, by name",
+        "babylm-2026-10m, babylm-2026-100m, babylm-2024-10m, babylm-2023-10m, babylm-2023-100m; any dataset of the Hugging Face hub, as "
+        "OWNER/NAME; or a folder of data files. Needs the extra data.",
+    )  # fmt: skip
+    fetch.add_argument("name", metavar="NAME", help="which")
+    fetch.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: corpora/ and the name)")
+    fetch.add_argument("--split", default="train", metavar="NAME", help="of a dataset (default train)")
+    fetch.add_argument("--column", default="text", metavar="NAME", help="that holds the text (default text)")
+    fetch.add_argument("--by", metavar="COLUMN", help="a file for each value of this column, such as meta.pile_set_name")
+    for each in (build, inspect):
+        each.add_argument("--data", type=Path, metavar="FOLDER", help="where files of plans and suites lie (default: RITORNELLO_DATA)")
+
+
 def _add_diagnose(subparsers: Any) -> None:
     diagnose = _command(
         subparsers, "diagnose", commands.diagnose_mixers,
@@ -240,7 +312,7 @@ def _command(subparsers: Any, name: str, function: Any, summary: str, descriptio
     parser.set_defaults(command=function, parser=parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    if name in ("run", "generate", "evaluate", "dynamics"):
+    if name in ("run", "distill", "generate", "evaluate", "dynamics"):
         parser.add_argument("--threads", type=int, metavar="N", help="processor threads")
     return parser
 

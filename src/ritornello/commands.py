@@ -56,6 +56,23 @@ def resume_run(options: dict[str, Any], began: float) -> int:
     return 0
 
 
+def distill_student(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.distill import asked_of, distill, table
+    from ritornello.experiments.training import Stopped
+
+    quiet, as_json, out = options.pop("quiet"), options.pop("json"), options["out"]
+    try:
+        found = distill(asked_of(options), Console(quiet))
+    except KeyboardInterrupt:
+        return _stopped(out)
+    except Stopped as stop:
+        print(f"ritornello: stopped and saved at step {stop.step:,}; the same command goes on from there", file=sys.stderr)
+        return 128 + stop.signum
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found))
+    return 0
+
+
 def generate_text(options: dict[str, Any], began: float) -> int:
     from ritornello.folder import load
     from ritornello.serve.generate import stream
@@ -115,6 +132,40 @@ def score_checkpoints(options: dict[str, Any], began: float) -> int:
     except KeyboardInterrupt:
         return _stopped(options["out"])
     print(json.dumps(table, indent=2, ensure_ascii=False) if as_json else options["out"] / "report.html")
+    return 0
+
+
+def build_corpus(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.corpora import build, described, steps_table, table
+
+    quiet, as_json, plan = (options.pop(name) for name in ("quiet", "json", "plan"))
+    if plan is None:
+        print(json.dumps(described(), indent=2) if as_json else steps_table())
+        return 0
+    manifest = build(plan, console=Console(quiet), **options)
+    print(json.dumps(manifest, indent=2, ensure_ascii=False) if as_json else table(manifest))
+    return 0
+
+
+def inspect_corpus(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.inspection import inspect, table
+
+    quiet, as_json = (options.pop(name) for name in ("quiet", "json"))
+    suites = tuple(name for name in (options.pop("overlap") or "").split(",") if name)
+    found = inspect(options.pop("corpus"), suites=suites, console=Console(quiet), **options)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found))
+    return 0
+
+
+def fetch_corpus(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.corpora import fetch, table
+
+    quiet, as_json = (options.pop(name) for name in ("quiet", "json"))
+    manifest = fetch(options.pop("name"), console=Console(quiet), **options)
+    print(json.dumps(manifest, indent=2, ensure_ascii=False) if as_json else table(manifest))
     return 0
 
 
@@ -202,7 +253,7 @@ def _numbers(option: str, words: str) -> list[int]:
     return list(dict.fromkeys(map(int, found)))
 
 
-def _stopped(out: Path) -> int:
+def _stopped(out: Path | str) -> int:
     print(f"\nritornello: stopped; what is finished is kept in {out}, and the same command goes on from there", file=sys.stderr)
     return 130
 
