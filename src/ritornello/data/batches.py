@@ -3,6 +3,8 @@
 The stream of an epoch: the documents in an order of their own for each (seed, epoch), each as BOS t1 .. tn with the targets
 t1 .. tn EOS, rotated by a random offset so that what is left over at the end is not always the same. It is cut into as many
 equal streams as a batch has rows; batch i holds their i-th pieces, of `length` tokens or as `pieces` says.
+
+The first epoch may have an order of documents given, such as easy ones first: then every row goes through it, see data/order.py.
 """
 
 from typing import NamedTuple
@@ -12,11 +14,10 @@ import torch
 from torch import Tensor
 
 from ritornello.data.documents import mix
-from ritornello.data.pieces import Pieces, cuts
+from ritornello.data.order import dealt
+from ritornello.data.pieces import EVEN, Pieces, cuts
 from ritornello.data.tokens import Tokens
 from ritornello.errors import InputError
-
-PLAIN = Pieces()
 
 
 class Batch(NamedTuple):
@@ -43,10 +44,21 @@ class Batches:
     Every row resets at an epoch's start. No target occurs twice in an epoch, and fewer than batch * length are left out.
     """
 
-    def __init__(self, tokens: Tokens, *, bos: int, eos: int, batch: int, length: int, seed: int, pieces: Pieces = PLAIN):
-        """Raises InputError if the tokens do not fill one batch."""
+    def __init__(
+        self,
+        tokens: Tokens,
+        *,
+        bos: int,
+        eos: int,
+        batch: int,
+        length: int,
+        seed: int,
+        pieces: Pieces = EVEN,
+        first: np.ndarray | None = None,
+    ):
+        """`first` (documents,) int64: their order in the first epoch, mixed if None. InputError if the tokens do not fill one batch."""
         self.ids, self.bos, self.eos, self.seed = tokens.ids, bos, eos, seed
-        self.batch, self.length, self.pieces = batch, length, pieces
+        self.batch, self.length, self.pieces, self.first = batch, length, pieces, first
         self.begins = np.concatenate(([0], tokens.ends[:-1]))
         self.sizes = np.diff(tokens.ends, prepend=0) + 1
         self.total = len(tokens.ids) + len(tokens.ends)
@@ -88,10 +100,13 @@ class Batches:
 
     def _arrange(self, epoch: int) -> _Epoch:
         salt = mix(mix(np.array([self.seed % 2**64], np.uint64)) ^ np.array([epoch], np.uint64))
-        order = np.argsort(mix(np.arange(len(self.sizes), dtype=np.uint64) ^ salt), kind="stable")
+        if epoch == 0 and self.first is not None:
+            order, offset = dealt(self.first, self.sizes, self.batch), 0
+        else:
+            order = np.argsort(mix(np.arange(len(self.sizes), dtype=np.uint64) ^ salt), kind="stable")
+            offset = int(mix(~salt)[0] % np.uint64(self.total))
         starts = np.cumsum(self.sizes[order])
         starts = np.concatenate(([0], starts[:-1]))
-        offset = int(mix(~salt)[0] % np.uint64(self.total))
         return _Epoch(epoch, order, starts, offset, cuts(self.pieces, self.steps, self.length, salt))
 
 
