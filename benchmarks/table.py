@@ -20,7 +20,7 @@ def render(found: dict[str, Any], pictures: dict[str, str]) -> str:
     counts = {said: sum(line["verdict"] == said for line in judged.values()) for said in ("aim", "floor", "below the aim", "missed")}
     reached = f"{counts['aim']} reach the aim, {counts['floor']} the floor"
     short = f"{counts['below the aim']} have no floor and are below the aim, {counts['missed']} are missed"
-    text = [HEAD, f"Of {len(judged)} figures {reached}, {short}; {len(judged) - sum(counts.values())} are not measured here.", ""]
+    text = [HEAD, f"Of {len(judged)} figures {reached}, {short}; not measured here: {len(judged) - sum(counts.values())}.", ""]
     for file, caption in pictures.items():
         text += [f"![{caption}]({file})", ""]
     for name, targets in GROUPS.items():
