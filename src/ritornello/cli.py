@@ -85,6 +85,7 @@ def _parser() -> Parser:
 
     _add_evaluate(subparsers)
     _add_dynamics(subparsers)
+    _add_compare(subparsers)
     _add_data(subparsers)
 
     imports = _command(
@@ -234,6 +235,35 @@ def _add_dynamics(subparsers: Any) -> None:
     dynamics.add_argument("--out", type=Path, default=Path("dynamics"), metavar="FOLDER", help="where to write (default: dynamics)")
 
 
+def _add_compare(subparsers: Any) -> None:
+    compare = _command(
+        subparsers, "compare", commands.compare_systems, "which architecture learns most from this text?",
+        "Trains every system with several seeds on one budget, at equal size, tokenizer and batch, and writes a table with intervals, "
+        "differences, curves and cost. What is finished is kept and not run again: the same command, or OUT alone, goes on.",
+    )  # fmt: skip
+    compare.add_argument("corpora", nargs="*", metavar="CORPUS", help="texts, as `ritornello run` takes them; or OUT, to go on")
+    meaning = "with commas between: patterns of layers, such as 'hgrn2*5 attention', or names in the recipe (default hgrn2,lstm,attention)"
+    compare.add_argument("--systems", metavar="NAMES", help=meaning)
+    compare.add_argument("--seeds", type=int, metavar="N", help="runs of each (default 3)")
+    compare.add_argument("--budget", metavar="KIND=N", help="of each run: words=1M, flop=1e15 or minutes=5 (default words=1M)")
+    compare.add_argument("--parameters", metavar="N", help="of each system, such as 3M, to 2 %% (default: as many as the first system has)")
+    compare.add_argument(
+        "--without-embedding", action="store_const", const=False, dest="embedding", help="count them without embedding and head"
+    )
+    rates = "learning rates to choose from, with commas between; auto: by factors of two until the best lies between worse ones"
+    compare.add_argument("--rates", metavar="RATES", help=f"{rates} (default: the rule of `ritornello run`)")
+    chosen = "what chooses the rate (default held-out: bits per byte of held-out text)"
+    compare.add_argument("--select", choices=("held-out", "benchmark"), help=chosen)
+    _add_suites(compare)
+    compare.add_argument("--text", action="append", metavar="PATH", help=OWN_FILES["text"])
+    compare.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="a .toml file with these settings, [run] for all runs, [system.NAME] for one's"
+    )
+    compare.add_argument("--jobs", default="1", metavar="N", help="runs at a time, or ray for a cluster (default 1)")
+    compare.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: comparison)")
+    compare.set_defaults(overrides=[])
+
+
 def _add_suites(parser: Any) -> None:
     meaning = "with commas between; all: whatever is there, less bear-big, which takes hours"
     parser.add_argument("--suite", action="append", default=[], metavar="NAMES", help=meaning)
@@ -312,7 +342,7 @@ def _command(subparsers: Any, name: str, function: Any, summary: str, descriptio
     parser.set_defaults(command=function, parser=parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    if name in ("run", "distill", "generate", "evaluate", "dynamics"):
+    if name in ("run", "distill", "generate", "evaluate", "dynamics", "compare"):
         parser.add_argument("--threads", type=int, metavar="N", help="processor threads")
     return parser
 

@@ -135,6 +135,26 @@ def score_checkpoints(options: dict[str, Any], began: float) -> int:
     return 0
 
 
+def compare_systems(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.compare import asked_of, compare, table
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.training import Stopped
+
+    quiet, as_json, jobs = (options.pop(name) for name in ("quiet", "json", "jobs"))
+    if jobs != "ray" and not jobs.isdecimal():
+        raise InputError(f"--jobs: {jobs!r} is neither a number nor ray")
+    asked, out, data = asked_of(options)
+    try:
+        found = compare(asked, out, Console(quiet), "ray" if jobs == "ray" else int(jobs), data)
+    except KeyboardInterrupt:
+        return _stopped(out)
+    except Stopped as stop:
+        _stopped(out)
+        return 128 + stop.signum
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found, out))
+    return 0
+
+
 def build_corpus(options: dict[str, Any], began: float) -> int:
     from ritornello.experiments.console import Console
     from ritornello.experiments.corpora import build, described, steps_table, table

@@ -43,7 +43,7 @@ from ritornello.train import PRESETS
 
 SHAPE = ("mixer", "channel", "dim", "layers")  # any of them makes a student of its own shape
 OF_SHAPE = ("lr", "carry")  # settings of training that another shape does not take over
-STEP = ("steps", "batch", "length", "lr", "threads")  # options that are fields of the training
+STEP = ("steps", "batch", "length", "lr", "threads")  # settings of training that a request has by themselves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +207,10 @@ def _request(asked: Distillation, out: Path) -> Request:
         table["model"] = {} if shaped else {name: value for name, value in to_dict(config.model).items() if name != "vocab"}
     if "tokenizer" not in own and "vocab" not in own:
         table["tokenizer"] = _same_tokenizer(spec, out) if config is None else _own_tokenizer(config, path)
-    table["train"] |= {name: own.pop(name) for name in STEP if name in own} | own.pop("train", {})
-    table["model"] |= own.pop("model", {})
-    return from_dict(Request, table | own | {"steps": table["train"].pop("steps")})
+    table |= {name: table["train"].pop(name) for name in STEP if name in table["train"]}
+    for name in ("train", "model"):
+        table[name] |= own.pop(name, {})
+    return from_dict(Request, table | own)
 
 
 def _same_text(config: RunConfig) -> dict[str, Any]:

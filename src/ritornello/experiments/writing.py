@@ -39,7 +39,7 @@ def write_corpus(subject: CausalSubject, path: Path, words: int, *, seed: int, c
         file = path / f"{number:05d}.jsonl"
         if not file.exists():
             console.progress(f"the teacher writes: {found:,} of {words:,} words")
-            texts = write_texts(subject, generator=torch.Generator().manual_seed((seed << 32) + number))
+            texts = write_texts(subject, ROWS, TOKENS, torch.Generator().manual_seed((seed << 32) + number))
             lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
             folder.write_bytes(file, lines.encode())
         new = sum(len(json.loads(line)["text"].split()) for line in file.read_text(encoding="utf-8").splitlines())
@@ -54,8 +54,8 @@ def write_corpus(subject: CausalSubject, path: Path, words: int, *, seed: int, c
 
 
 @torch.inference_mode()
-def write_texts(subject: CausalSubject, *, generator: torch.Generator, rows: int = ROWS, tokens: int = TOKENS) -> list[str]:
-    """Texts drawn from the teacher as it is (temperature 1), `tokens` ids in each of `rows`."""
+def write_texts(subject: CausalSubject, rows: int, tokens: int, generator: torch.Generator) -> list[str]:
+    """Texts drawn from the teacher as it is (temperature 1), `tokens` ids in each of `rows`; those without a word are left out."""
     model, tokenizer = subject.model, subject.tokenizer
     token = torch.full((rows, 1), tokenizer.bos)
     state, reset = model.init_state(rows), None
