@@ -66,7 +66,9 @@ def load(path: str | Path, words: int | None = None) -> Loaded:
         if not newest:
             raise InputError(f"{path}: no weights yet; finish it with: ritornello resume {path}")
         tensors = read_tensors(newest[-1])[0]
-        weights = {name.removeprefix("model.model."): value for name, value in tensors.items() if name.startswith("model.")}
+        weights = {}
+        for kind in ("model.model.", "average.model."):  # the average, where there is one, is what the run keeps
+            weights |= {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
     put_weights(model, weights, str(path))
     return Loaded(path, config, model.eval(), load_tokenizer(path / "tokenizer.json"), words)
 

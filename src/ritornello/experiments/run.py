@@ -114,13 +114,14 @@ def resume(path: Path, console: Console | None = None) -> Path:
 
 def _go(path: Path, config: RunConfig, material: Material, console: Console, seconds: dict[str, float], began: float) -> Path:
     """Train from wherever the folder stands, evaluate, write the page."""
-    model, trained = train(path, config, material, console)
+    model, trained, kept = train(path, config, material, console)
     folder.write_tensors(path / "model.safetensors", folder.weights(model), {"step": config.train.steps})
     before = time.monotonic()
     results = report(model, config, material, suites(config.evaluate, material, Console(quiet=True)), console)
     seconds |= {"train": trained, "evaluate": time.monotonic() - before, "total": time.monotonic() - began}
     tokens = config.train.steps * config.train.batch * config.train.length
     results["cost"] |= {"train_tokens_per_second": round(tokens / max(trained, 1e-9), 1), "seconds": seconds}
+    results["weights"] = kept
     results["words_seen"] = round(tokens * material.words_per_target)
     folder.write_json(path / "results.json", {"format": folder.FORMAT} | results)
     folder.write_bytes(path / "report.html", render(path).encode())

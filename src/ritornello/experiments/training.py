@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,7 +26,6 @@ from ritornello.experiments.material import Material
 from ritornello.experiments.settings import RunConfig
 from ritornello.model import LM, parameters
 from ritornello.train.loop import Diverged, Trainer
-from ritornello.train.losses import NextToken
 
 EVERY_SECONDS = 30.0  # between checkpoints
 
@@ -36,7 +35,7 @@ class Stopped(Exception):
 
     def __init__(self, path: Path, step: int, signum: int):
         super().__init__(f"stopped and saved at step {step:,}; go on with: ritornello resume {path}")
-        self.signum = signum
+        self.step, self.signum = step, signum
 
 
 @dataclass
@@ -84,14 +83,20 @@ def announce_words(config: RunConfig, material: Material, console: Console) -> N
         console.say(f"keeps its weights at {', '.join(map(folder.words_name, reached))} words, {size} on the disk{beyond}")
 
 
-def train(path: Path, config: RunConfig, material: Material, console: Console) -> tuple[LM, float]:
-    """The trained model and the seconds its steps took; begins at the newest checkpoint, if there is one."""
+class Trained(NamedTuple):
+    model: LM
+    seconds: float  # that its steps took
+    weights: str  # whose they are: the last step's, or which average
+
+
+def train(path: Path, config: RunConfig, material: Material, console: Console) -> Trained:
+    """The trained model; begins at the newest checkpoint, if there is one."""
     if config.train.keep_memory:
         keep_freed_memory()
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(config.train.seed)
     model = LM(config.model, config.train.impl)
-    trainer = Trainer(NextToken(model, config.train.loss_chunk), material.batches(config.train), config.train)
+    trainer = Trainer(material.loss(model, config.train), material.batches(config.train), config.train)
     book = _Book(path, config, material, model, trainer)
     if folder.checkpoints(path):
         book.reopen()
@@ -114,7 +119,7 @@ def train(path: Path, config: RunConfig, material: Material, console: Console) -
             raise InputError(f"{error}; the last good checkpoint is {folder.checkpoints(path)[-1]}") from error
     if trainer.step > book.saved:
         book.save()
-    return model, book.seconds
+    return Trained(model, book.seconds, trainer.finish())
 
 
 class _Book:
@@ -144,6 +149,7 @@ class _Book:
         self.keep_words(seen)
         if step % self.validate_every == 0 or step == steps:
             record["held_out_bits_per_byte"] = bits = self.validate()
+            self.trainer.hear(bits)
             if self.best is None or bits < self.best["held_out_bits_per_byte"]:
                 self.best = {"step": step, "held_out_bits_per_byte": bits}
         before, self.seconds = self.seconds, time.monotonic() - self.since
@@ -175,12 +181,14 @@ class _Book:
             if before < words <= self.words:
                 (self.path / "words").mkdir(exist_ok=True)
                 meta = {"words": words, "seen": self.words, "step": self.trainer.step}
-                folder.write_tensors(folder.word_checkpoint(self.path, words), folder.weights(self.model), meta)
+                with self.trainer.shown():
+                    folder.write_tensors(folder.word_checkpoint(self.path, words), folder.weights(self.model), meta)
 
     def validate(self) -> float:
         """Bits a byte of a fixed sample of the held-out text."""
         sample = self.material.sample(self.config.evaluate.validation_tokens)
-        scored, _ = score_sample(self.model, self.config, self.material, sample)
+        with self.trainer.shown():
+            scored, _ = score_sample(self.model, self.config, self.material, sample)
         return float(scored.nats.double().sum() / math.log(2) / self.material.nbytes(scored.targets).sum())
 
     def is_due(self) -> bool:
