@@ -16,6 +16,7 @@ from ritornello.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer,
 from ritornello.data.tokens import Tokens, encode_corpus
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console
+from ritornello.experiments.curriculum import first_pass
 from ritornello.experiments.lessons import School, enrol
 from ritornello.experiments.settings import Request, RunConfig
 from ritornello.model import LM, LMConfig
@@ -78,6 +79,7 @@ class Material:
             length=config.length,
             seed=config.seed,
             pieces=config.pieces,
+            first=first_pass(config.order, self.corpus, self.train, self.tokenizer),
         )
 
     def loss(self, model: LM, config: TrainConfig) -> nn.Module:

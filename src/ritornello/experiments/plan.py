@@ -14,6 +14,7 @@ import torch
 from ritornello.config import from_dict, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments import scaling
+from ritornello.experiments.curriculum import settled
 from ritornello.experiments.machine import WORST_ERROR, fastest_gemm, keep_freed_memory, matrix_products, onednn_error
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import CorpusConfig, EvaluateConfig, Request, RunConfig, TokenizerConfig
@@ -170,6 +171,7 @@ def _configs(
         "carry": not any(scaling.mixer(kind).grows for kind in model.layers),
     }
     config = from_dict(TrainConfig, train | request.train, "train")
+    config = replace(config, order=settled(config.order))
     if config.carry and any(scaling.mixer(kind).grows for kind in model.layers):
         raise InputError("train.carry: this model's state grows with the text, so it cannot be carried through training; leave carry out")
     return model, config

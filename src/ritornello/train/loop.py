@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ritornello import state as states
 from ritornello.data.batches import Batch, Batches, parted
+from ritornello.data.order import check_order
 from ritornello.data.pieces import EVEN, Pieces
 from ritornello.errors import InputError
 from ritornello.ops.linear_loss import IGNORED
@@ -51,6 +52,7 @@ class TrainConfig:
     threads: int = 2
     keep_memory: bool = True  # freed memory stays with the process: faster, larger
     seed: int = 0
+    order: str = "random"  # of documents in the first pass, see data/order.py
     pieces: Pieces = EVEN
     objective: Objective = PLAIN
     average: AverageConfig | None = None  # None: the weights of the last step are the run's
@@ -67,6 +69,7 @@ class TrainConfig:
         for name in ("warmup", "weight_decay", "seed"):
             if not 0 <= getattr(self, name) < 2**63:
                 raise InputError(f"train.{name}: {getattr(self, name)} is negative or too large")
+        check_order(self.order)
         self.pieces.check(self.length)
 
 
