@@ -183,3 +183,14 @@ def test_a_plan_is_refused_in_one_line(tmp_path):
     refused(good + "shar = 2", "unknown field 'sources.a.shar'")
     with pytest.raises(InputError, match=r"a: no a.txt in .*one nor in .*two; give the data's folder with --data or RITORNELLO_DATA"):
         build_mixture(plan, tmp_path / "out", [tmp_path / "one", tmp_path / "two"])
+
+
+def test_the_plans_of_the_recipes():
+    shares = {}
+    for path in sorted((Path(__file__).parents[2] / "recipes" / "data").glob("*.toml")):
+        plan = read_plan(path)
+        shares[path.stem] = [source.share for source in plan.sources.values()]
+        assert all(source.clean == () or source.clean[-1] == "whitespace" for source in plan.sources.values())
+    babylm = [29, 26, 20, 15, 8, 1]
+    pile = [49.00, 30.79, 9.46, 2.61, 1.87, 1.43, 1.18, 3.65]
+    assert shares == {"babylm": babylm, "babymix": babylm, "pile": pile}
