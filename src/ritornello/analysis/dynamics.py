@@ -68,7 +68,7 @@ def render(folder: Path, threshold: float | None = None) -> str:
     suites = [suite for suite in dict.fromkeys(line["suite"] for line in table) if suite not in (TRAINING, HELD_OUT)]
     view = {
         "sentence": _sentence(table, runs),
-        "key": [(run, _about(table, run), _colour(runs, run)) for run in runs],
+        "key": [(run, _about(table, run), colour(runs, run)) for run in runs],
         "losses": [chart for run in runs if (chart := _loss(run, [line for line in table if line["run"] == run]))],
         "suites": [_suite(suite, [line for line in table if line["suite"] == suite], runs, threshold) for suite in suites],
         "gaps": _gaps(table),
@@ -95,7 +95,8 @@ def _about(table: Sequence[Line], run: str) -> str:
     return f"{line['mixer']}, seed {line['seed']}"
 
 
-def _colour(runs: Sequence[str], run: str) -> str:
+def colour(runs: Sequence[str], run: str) -> str:
+    """The CSS classes of a run's line: one of ten colours, dashed from the eleventh run on."""
     index = runs.index(run)
     return f"c{index % COLOURS}" + " dashed" * (index >= COLOURS)
 
@@ -114,7 +115,7 @@ def _loss(run: str, table: Sequence[Line]) -> dict[str, Any] | None:
         told += f"; by the end, after {numerals.short(last[0])}, it needs {numerals.number(worse)} bits a byte more: overfitting."
     told += f" There it needs {gap} bits a byte more than training text."
     values = [value for _, value in (*train, *held)]
-    svg = _curves([("line c0", train), ("line c1", held)], "bits per byte", None, (min(values), max(values)), f"{run}. {told}")
+    svg = by_words([("line c0", train), ("line c1", held)], "bits per byte", None, (min(values), max(values)), f"{run}. {told}")
     return {"run": run, "told": told, "svg": svg}
 
 
@@ -172,16 +173,16 @@ def _chart(
         margin = [numerals.INTERVAL * (line["stderr"] or 0.0) for line in curve]
         outline = [(line["words"], line["value"] - each) for line, each in zip(curve, margin, strict=True)]
         outline += [(line["words"], line["value"] + each) for line, each in reversed(list(zip(curve, margin, strict=True)))]
-        drawn += [(f"spread {_colour(runs, run)}", outline)] * (len(curve) > 1)
+        drawn += [(f"spread {colour(runs, run)}", outline)] * (len(curve) > 1)
         points = [(line["words"], line["value"]) for line in curve]
-        drawn.append((f"line {_colour(runs, run)}", points * 2 if len(points) == 1 else points))  # a line of no length is a dot
+        drawn.append((f"line {colour(runs, run)}", points * 2 if len(points) == 1 else points))  # a line of no length is a dot
     drawn.sort(key=lambda line: line[0].startswith("line"))
     chance = next((line["chance"] for line in lines if line["chance"] is not None), None)
     level = None if chance is None else (f"chance {numerals.score(metric, chance)}", chance)
     reach = threshold if threshold is not None else _halfway([line for curve in curves.values() for line in curve], chance, lower)
-    rows = [_numbers(name, run, curve, metric, reach, lower) | {"colour": _colour(runs, run)} for run, curve in curves.items()]
+    rows = [_numbers(name, run, curve, metric, reach, lower) | {"colour": colour(runs, run)} for run, curve in curves.items()]
     told = f"{name}: " + "; ".join(f"{row['run']} {row['best']} at {row['at']} words" for row in rows)
-    return {"name": name, "svg": _curves(drawn, metric, level, span, told) if drawn else "", "rows": rows}
+    return {"name": name, "svg": by_words(drawn, metric, level, span, told) if drawn else "", "rows": rows}
 
 
 def _halfway(lines: Sequence[Line], chance: float | None, lower: bool) -> float | None:
@@ -208,7 +209,7 @@ def _numbers(name: str, run: str, curve: Sequence[Line], metric: str, reach: flo
     }
 
 
-def _curves(
+def by_words(
     lines: Sequence[tuple[str, Sequence[Point]]], metric: str, level: tuple[str, float] | None, span: tuple[float, float], title: str
 ) -> Markup:
     """Lines over words on a logarithmic axis; a share is drawn in per cent, and not below 0 or above 100."""

@@ -57,7 +57,16 @@ def curve(
 
 
 def interval(value: float, stderr: float | None, low: float, high: float, chance: float | None = None, own: bool = True) -> Markup:
-    """One row of an interval plot on the scale low..high: a dot with its 95 % interval, a dashed mark for chance.
+    """One row of an interval plot on the scale low..high: a dot with its 95 % interval, a dashed mark for chance."""
+    margin = (stderr or 0.0) * numerals.INTERVAL
+    begin, end = (value - margin, value + margin) if margin else (None, None)
+    return between(value, begin, end, low, high, level=chance, own=own)
+
+
+def between(
+    value: float, begin: float | None, end: float | None, low: float, high: float, level: float | None = None, own: bool = True
+) -> Markup:
+    """One row of an interval plot on the scale low..high: a dot, its interval from begin to end if there is one, a dashed mark at a level.
 
     It repeats the number that stands beside it, so it is hidden from screen readers.
     """
@@ -65,12 +74,11 @@ def interval(value: float, stderr: float | None, low: float, high: float, chance
     def across(at: float) -> float:
         return min(1.0, max(0.0, (at - low) / (high - low)))
 
-    margin = (stderr or 0.0) * numerals.INTERVAL
     parts = [_rule("grid", (0, 0.5), (1, 0.5))]
-    if chance is not None:
-        parts.append(_rule("chance", (across(chance), 0), (across(chance), 1)))
-    if margin:
-        parts.append(_rule("whisker", (across(value - margin), 0.5), (across(value + margin), 0.5)))
+    if level is not None:
+        parts.append(_rule("chance", (across(level), 0), (across(level), 1)))
+    if begin is not None and end is not None:
+        parts.append(_rule("whisker", (across(begin), 0.5), (across(end), 0.5)))
     parts.append(_dot("dot", across(value), 0.5, 4.5))
     kind = "interval" if own else "interval other"
     return Markup('<svg class="{}" aria-hidden="true" width="100%" height="20">{}</svg>').format(kind, Markup("").join(parts))
