@@ -11,7 +11,7 @@ from ritornello import folder
 from ritornello.config import from_dict
 from ritornello.errors import InputError
 from ritornello.experiments.flops import training_flop
-from ritornello.experiments.record import append, differences, read, record, scores
+from ritornello.experiments.record import append, changes, read, record, scores
 from ritornello.experiments.settings import RunConfig
 from ritornello.experiments.suites import evaluate
 from ritornello.model import parameters
@@ -62,9 +62,9 @@ def test_the_config_is_told_as_what_differs(run):
     assert (told["model.dim"], told["model.layers"], told["train.batch"]) == (16, "hgrn2*2", 2)
     assert not {"train.seed", "train.steps", "model.tied", "plan"} & told.keys()
     other = replace(config, plan="another", model=replace(config.model, tied=False), train=replace(config.train, seed=9, steps=7))
-    assert differences(config, other) == {"model.tied": False}
+    assert changes(config, other) == {"model.tied": False}
     assert record(run, "trial", "hgrn2", base=other)["config"] == {"model.tied": True}
-    assert differences({"teach": {"alpha": 0.5}}, {"teach": None})["teach.alpha"] is None
+    assert changes({"teach": {"alpha": 0.5}}, {"teach": None})["teach.alpha"] is None
 
 
 def test_a_gap_is_a_gap(run, tmp_path):

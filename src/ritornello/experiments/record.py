@@ -16,7 +16,7 @@ from typing import Any
 
 from ritornello import folder
 from ritornello.analysis.numerals import is_fraction
-from ritornello.config import from_dict, read_file, to_dict
+from ritornello.config import differences, from_dict, read_file, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments.flops import training_flop
 from ritornello.experiments.settings import EvaluateConfig, RunConfig
@@ -66,7 +66,7 @@ def record(
         "steps": steps,
         "flop": training_flop(config.model, config.train.length) * config.train.batch * config.train.length * steps,
         "seconds": results["cost"]["seconds"]["train"] if results else log.get("seconds", 0.0),
-        "config": differences(base or _defaults(config), config),
+        "config": changes(base or _defaults(config), config),
         "scores": scores,
         "subtasks": subtasks,
         "failed": failed,
@@ -119,10 +119,10 @@ def scores(lines: Iterable[Mapping[str, Any]], suite: str) -> dict[str, Scores]:
     return dict(found)
 
 
-def differences(base: RunConfig | Mapping[str, Any], other: RunConfig | Mapping[str, Any]) -> dict[str, Any]:
+def changes(base: RunConfig | Mapping[str, Any], other: RunConfig | Mapping[str, Any]) -> dict[str, Any]:
     """What `other` has otherwise, by dotted key, seed and steps apart; None for what it lacks. Layers are told as a pattern."""
-    one, two = (_dotted(to_dict(config)) for config in (base, other))
-    return {key: two.get(key) for key in sorted({*one, *two}) if one.get(key) != two.get(key)}
+    found = differences(*(_told(to_dict(config)) for config in (base, other)))
+    return {name: values[1] for name, values in sorted(found.items()) if name not in TOLD}
 
 
 def _defaults(config: RunConfig) -> dict[str, Any]:
@@ -132,19 +132,11 @@ def _defaults(config: RunConfig) -> dict[str, Any]:
     return {"model": to_dict(model), "train": to_dict(TrainConfig(steps=1)), "evaluate": to_dict(EvaluateConfig())}
 
 
-def _dotted(table: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    def walk(value: Any, key: str) -> None:
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                walk(inner, f"{key}.{name}" if key else name)
-        else:
-            found[key] = describe(value) if key == "model.layers" else value
-
+def _told(table: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run is, of its config: not where it ran or what it is called."""
     kept = {name: value for name, value in table.items() if name not in ABOUT}
-    walk(kept | {"evaluate": {"protocol": table.get("evaluate", {}).get("protocol")}}, "")
-    return {key: value for key, value in found.items() if key not in TOLD}
+    layers = {"layers": describe(table["model"]["layers"])} if "model" in table else {}
+    return kept | {"model": table.get("model", {}) | layers, "evaluate": {"protocol": table.get("evaluate", {}).get("protocol")}}
 
 
 def _scores(headline: Mapping[str, Any], own: list[dict[str, Any]], evaluation: Mapping[str, Any]) -> tuple[dict, dict]:
