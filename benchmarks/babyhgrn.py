@@ -1,0 +1,233 @@
+"""docs/results/babyhgrn.md: the BabyHGRN study beside our runs, from runs.jsonl: what was reproduced, and what was not."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ritornello.analysis.numerals import number
+from ritornello.analysis.scores import title
+from ritornello.evals.published import CAVEAT, PUBLISHED
+from ritornello.experiments.record import scores
+from ritornello.experiments.statistics import Estimate, Scores, by_chance, conclude, difference, estimate
+
+Line = dict[str, Any]  # of experiments/record.py
+HEAD = f"""# BabyHGRN, repeated in part
+
+Haller, Golde and Akbik 2024 (arXiv:2412.15978) asked which recurrent architecture learns most from 10M or 100M words, and found HGRN2
+above the transformer, LSTM, xLSTM and Mamba, and a distilled HGRN2 above all of them. Each of their rows is one run; their code is not
+published. Here the same questions are asked with several seeds, equal words and equal parameters. Written by
+`python -m benchmarks.quality --render` from [`runs.jsonl`](runs.jsonl); every run is in the [log](log.md).
+
+**Our text is not theirs.** They trained on the BabyLM corpus and on a sample of the Pile. Ours is a substitute of the BabyLM plan made
+of other public sources, so no figure of ours is a repetition of theirs; what can be repeated is which system stands above which.
+{CAVEAT}
+
+Scores are in per cent, official rules (a tie is right), unweighted means over subtasks. Behind a mean stands the standard deviation over
+seeds; in brackets the 95 % interval over seeds and subtasks (`ritornello.experiments.statistics`). One seed has neither.
+"""
+ROWS = {each.system.partition(" ")[0]: each for each in PUBLISHED if each.source.endswith("table 2")}
+NAMES = {
+    "hgrn2": "HGRN2",
+    "mamba": "Mamba",
+    "lstm": "LSTM",
+    "attention": "Transformer",
+    "transformer": "Transformer",
+    "llama": "Transformer",
+}
+CLAIMS = (("HGRN2", "Mamba"), ("HGRN2", "Transformer"), ("HGRN2", "LSTM"), ("HGRN2", "xLSTM"), ("Mamba", "Transformer"))
+TAUGHT, UNTAUGHT = "BabyHGRN 1.0B, distilled", "BabyHGRN 1.0B"
+SUITES = ("supplement", "ewok", "bear", "glue")
+
+
+def render(lines: Sequence[Line], overlap: dict[str, Any] | None) -> str:
+    """The page; `overlap`: what `ritornello data inspect` counted of our text, if it did."""
+    studies = {line["study"]: [each for each in lines if each["study"] == line["study"]] for line in lines}
+    parts = [HEAD, _overlap(overlap)]
+    told = [text for name, own in studies.items() if (text := _architectures(name, own) or _distilled(name, own))]
+    parts += told or ["## Which architecture\n\nNo study of ours is finished yet.\n"]
+    return "\n".join([*parts, _standing(lines), _left(lines)]).rstrip() + "\n"
+
+
+def architecture(system: str) -> str | None:
+    """The paper's name of a system of ours; None if it has none."""
+    found = set(re.findall(r"[a-z]\w*", system.lower()))
+    if found and found <= {"xlstm", "mlstm", "slstm"}:
+        return "xLSTM"
+    return NAMES.get(found.pop()) if len(found) == 1 else None
+
+
+def benchmark(lines: Sequence[Line]) -> str | None:
+    """The BLiMP that the runs were scored on: all of it rather than a part."""
+    found = sorted({name for line in lines for name in line["scores"] if name.startswith("blimp")}, key=lambda name: (len(name), name))
+    return found[0] if found else None
+
+
+def _overlap(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "How many pairs hold a word that our training text lacks has not been counted yet (`ritornello data inspect --overlap`).\n"
+    shares = [
+        f"{100 * row['unseen_word_share']:.1f} % of {row['items']:,} in {title(row['suite'])}"
+        for row in found["overlap"]
+        if row["suite"] in ("blimp", "supplement", "ewok") and "reason" not in row
+    ]
+    return (
+        f"Items with a word that our training text ({found['words']:,} words) lacks: {'; '.join(shares)}. "
+        "Of theirs the filtered sets were made: none.\n"
+    )
+
+
+def _architectures(study: str, lines: Sequence[Line]) -> str | None:
+    """A study of two of the paper's architectures or more: the table, and the paper's claims."""
+    suite = benchmark(lines)
+    if suite is None or len({architecture(line["system"]) for line in lines} - {None}) < 2:
+        return None
+    found = scores(lines, suite)
+    order = sorted({line["system"] for line in lines}, key=lambda name: -estimate(found[name]).value if name in found else 0)
+    titles = ["system", "their BLiMP", "their size", "parameters", "words seen", "seeds", title(suite)]
+    others = [name for name in SUITES if any(name in line["scores"] for line in lines)]
+    rows = [[*titles, *map(title, others), "bits per byte"], ["---", *["---:"] * (len(titles) + len(others))]]
+    for system in order:
+        own = [line for line in lines if line["system"] == system]
+        theirs = ROWS.get(architecture(system) or "")
+        went = sum(line["failed"] is None for line in own)
+        seeds = str(went) if went == len(own) else f"{went} of {len(own)}"
+        sizes = [number(max(line[key] for line in own)) for key in ("parameters", "words")]
+        cells = [system, *([f"{100 * theirs.scores['blimp']:.4g}", theirs.system.split()[1]] if theirs else ["", ""]), *sizes, seeds]
+        means = [_mean(scores(own, name).get(system), name) for name in (suite, *others, "bits_per_byte")]
+        rows.append([*cells, *means])
+    table = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([f"## Which architecture: {study}", "", *table, "", *_claims(found, suite), ""])
+
+
+def _claims(found: dict[str, Scores], suite: str) -> list[str]:
+    """What the paper's table says, beside what ours does."""
+    ours = {name: system for system in reversed(found) if (name := architecture(system))}
+    rows = []
+    for first, second in CLAIMS:
+        if first in ours and second in ours:
+            theirs = 100 * (ROWS[first].scores["blimp"] - ROWS[second].scores["blimp"])
+            apart = difference(found[ours[first]], found[ours[second]])
+            rows.append(f"| {first} above {second} | {theirs:+.1f} | {_interval(apart, sign=True)} | {_verdict(apart)} |")
+    if "xLSTM" in ours:
+        whole = estimate(found[ours["xLSTM"]])
+        if whole.low is None:
+            said = "unknown: one seed"
+        else:
+            said = (
+                "not reproduced: ours is above chance"
+                if whole.low > 0.5
+                else "reproduced"
+                if (whole.high or 1) <= 0.55
+                else "cannot be told"
+            )
+        rows.append(f"| xLSTM at chance (50) | {100 * ROWS['xLSTM'].scores['blimp']:.4g} | {_interval(whole)} | {said} |")
+    sentences = []
+    if len(found) > 1:
+        first, *rest = sorted(found, key=lambda name: -estimate(found[name]).value)
+        sentences = [f"- {conclude(first, name, difference(found[first], found[name]), title(suite))}" for name in rest]
+        sentences += [f"- {by_chance(len(rows) + len(rest))}"]
+    columns = ["| the paper, BLiMP | theirs, one run each | ours | so |", "| --- | ---: | ---: | --- |"]
+    return [*(columns if rows else []), *rows, "", *sentences]
+
+
+def _distilled(study: str, lines: Sequence[Line]) -> str | None:
+    """A study of students and their control: what the teacher adds at equal FLOP."""
+    students = list(dict.fromkeys(line["system"] for line in lines if line["system"].startswith("student")))
+    if not students or "control" not in {line["system"] for line in lines}:
+        return None
+    published = {each.system: each.scores["blimp"] for each in PUBLISHED if each.words == "10M"}
+    gain = 100 * (published[TAUGHT] - published[UNTAUGHT])
+    text = [
+        f"## Distillation: {study}",
+        "",
+        f"Theirs, 10M words of the Pile, 1.0B parameters, without a control of equal FLOP: {gain:+.1f} points of BLiMP.",
+        "",
+    ]
+    flop = {name: number(max(line["flop"] for line in lines if line["system"] == name)) for name in (*students, "control")}
+    text += [f"FLOP, the teacher's among them: {', '.join(f'{name} {value}' for name, value in flop.items())}.", ""]
+    for suite, metric in ((benchmark(lines), "accuracy"), ("bits_per_byte", "bits per byte")):
+        found = scores(lines, suite) if suite else {}
+        what = "held-out text" if suite == "bits_per_byte" else title(suite or "")
+        for name in students:
+            if name in found and "control" in found:
+                text.append(f"- {conclude(name, 'control', difference(found[name], found['control']), what, metric)}")
+    return "\n".join([*text, ""])
+
+
+def _standing(lines: Sequence[Line]) -> str:
+    """Published systems of 10M words and ours that were scored on all of filtered BLiMP, best first."""
+    rows = [
+        (
+            each.scores["blimp"],
+            f"{each.system} ({each.source})",
+            each.corpus,
+            "10M, in several passes",
+            "1",
+            f"{100 * each.scores['blimp']:.4g}",
+        )
+        for each in PUBLISHED
+        if each.words == "10M"
+    ]
+    for study in dict.fromkeys(line["study"] for line in lines):
+        own = [line for line in lines if line["study"] == study]
+        for system, found in scores(own, "blimp").items():
+            whole, words = estimate(found), max(line["words"] for line in own if line["system"] == system)
+            rows.append(
+                (
+                    whole.value,
+                    f"**{system}** ({study})",
+                    own[0]["corpus"],
+                    f"{number(words)} seen",
+                    str(whole.seeds[0]),
+                    _mean(found, "blimp"),
+                )
+            )
+    table = ["| " + " | ".join(row[1:]) + " |" for row in sorted(rows, key=lambda row: -row[0])]
+    return "\n".join(
+        ["## Where that stands", "", "| system | text | words | runs | BLiMP, filtered |", "| --- | --- | ---: | ---: | ---: |", *table, ""]
+    )
+
+
+def _left(lines: Sequence[Line]) -> str:
+    """What the paper has and our runs do not."""
+    if not lines:
+        return ""
+    lacking = [title(suite) for suite in SUITES if not any(suite in line["scores"] for line in lines)]
+    most = number(max((line["parameters"] for line in lines), default=0))
+    words = number(max((line["words"] for line in lines), default=0))
+    said = [
+        "their texts, which could not be had; their sizes (360M and 1.0B parameters; ours have at most " + most + ")",
+        f"their 10M and 100M words several times over (ours see at most {words})",
+        "the choice of the best epoch by the benchmarks themselves, which ours do not make",
+        *([f"{', '.join(lacking)}, which no run of ours was scored on"] if lacking else []),
+    ]
+    return "\n".join(["## Not repeated", "", *(f"- {each}" for each in said), ""])
+
+
+def _mean(found: Scores | None, name: str) -> str:
+    """A mean, its deviation over seeds and its interval."""
+    if not found:
+        return "–"
+    whole, bits = estimate(found), name == "bits_per_byte"
+    value = f"{whole.value:.3f}" if bits else f"{100 * whole.value:.1f}"
+    if whole.sd is None:
+        return value
+    spread = f"{whole.sd:.3f}" if bits else f"{100 * whole.sd:.1f}"
+    return f"{value} ± {spread} {_interval(whole, bits=bits).partition(' ')[2]}"
+
+
+def _interval(found: Estimate, *, sign: bool = False, bits: bool = False) -> str:
+    """12.3 [10.1, 14.5]; without an interval where there is none."""
+    plus = "+" if sign else ""
+
+    def text(value: float) -> str:
+        return format(value if bits else 100 * value, f"{plus}.{3 if bits else 1}f")
+
+    bounds = "" if found.low is None or found.high is None else f" [{text(found.low)}, {text(found.high)}]"
+    return text(found.value) + bounds
+
+
+def _verdict(found: Estimate) -> str:
+    if found.low is None or found.high is None:
+        return "unknown: one seed"
+    return "reproduced" if found.low > 0 else "the opposite" if found.high < 0 else "cannot be told apart"

@@ -1,0 +1,95 @@
+"""docs/results/runs.jsonl: a line for every run of the studies, and the pages that are made from it: log.md and babyhgrn.md.
+
+python -m benchmarks.quality --add OUT/results.jsonl --study NAME              a comparison's lines (`ritornello compare`)
+python -m benchmarks.quality --record RUN --study NAME --system NAME           one run folder, with its evaluation/
+python -m benchmarks.quality --overlap FILE.json                               of `ritornello data inspect CORPUS --overlap all --json`
+python -m benchmarks.quality --render | --check                               write the pages, or tell where they are not what the lines say
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import babyhgrn, log
+from ritornello.config import read_file
+from ritornello.errors import InputError
+from ritornello.experiments.record import append, read, record
+from ritornello.folder import read_config, write_json
+
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
+KEYS = (
+    "study", "name", "system", "seed", "started", "words", "corpus", "data_sha256", "commit", "parameters",
+    "parameters_without_embedding", "steps", "flop", "seconds", "config", "scores", "subtasks", "failed",
+)  # fmt: skip
+
+
+def made() -> dict[str, str]:
+    """File name -> text of all that is made from the lines."""
+    lines, overlap = read(FOLDER / "runs.jsonl"), FOLDER / "overlap.json"
+    return {"log.md": log.render(lines), "babyhgrn.md": babyhgrn.render(lines, read_file(overlap) if overlap.exists() else None)}
+
+
+def check() -> list[str]:
+    """What does not agree, a line each."""
+    return [
+        f"{name} is not what runs.jsonl renders to; run python -m benchmarks.quality --render"
+        for name, text in made().items()
+        if not (FOLDER / name).exists() or (FOLDER / name).read_text(encoding="utf-8") != text
+    ]
+
+
+def render() -> None:
+    for name, text in made().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
+
+
+def add(lines: list[dict[str, Any]], study: str | None) -> None:
+    """Keep these lines, those of a comparison without what only its page wants."""
+    for line in lines:
+        append({key: line[key] for key in KEYS} | ({"study": study} if study else {}), FOLDER / "runs.jsonl")
+
+
+def keep_overlap(path: Path) -> None:
+    """The counts of an inspection; the texts that it shows stay where they are."""
+    found = read_file(path)
+    write_json(FOLDER / "overlap.json", {key: found[key] for key in ("name", "words", "overlap")})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--add", type=Path, metavar="FILE.jsonl")
+    parser.add_argument("--record", type=Path, metavar="RUN")
+    parser.add_argument("--study")
+    parser.add_argument("--system")
+    parser.add_argument("--base", type=Path, metavar="RUN", help="the run whose config differences are told from")
+    parser.add_argument("--flop", type=float, help="of training, where teachers computed too")
+    parser.add_argument("--failed", metavar="WHY")
+    parser.add_argument("--overlap", type=Path, metavar="FILE.json")
+    parser.add_argument("--render", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    try:
+        if options.add:
+            add(read(options.add), options.study)
+        if options.record:
+            if not (options.study and options.system):
+                parser.error("--record needs --study and --system")
+            base = read_config(options.base) if options.base else None
+            line = record(options.record, options.study, options.system, base=base, failed=options.failed)
+            add([line | ({"flop": options.flop} if options.flop else {})], None)
+        if options.overlap:
+            keep_overlap(options.overlap)
+        if options.render or options.add or options.record or options.overlap:
+            render()
+        wrong = check() if options.check else []
+    except InputError as error:
+        sys.exit(str(error))
+    print(*wrong, sep="\n", end="\n" if wrong else "")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The pages of results are what runs.jsonl says; they read well with no runs, with few, and with failures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import babyhgrn, log, quality
+from ritornello.experiments.record import read
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def line(
+    system: str, seed: int, blimp: float | None = 0.6, *, study: str = "architectures", failed: str | None = None, **config: object
+) -> dict:
+    tasks = {} if blimp is None else {"blimp": {"one": blimp - 0.1, "two": blimp + 0.1}}
+    return {
+        "study": study, "name": f"{system}-{seed}", "system": system, "seed": seed, "started": "2026-11-21T10:00:00+00:00", "words": 10**6,
+        "corpus": "babymix", "data_sha256": "ab" * 32, "commit": "abc", "parameters": 3 * 10**6, "parameters_without_embedding": 10**6,
+        "steps": 500, "flop": 2e15, "seconds": 90.0, "config": {"train.batch": 16} | config,
+        "scores": {} if blimp is None else {"blimp": blimp, "bits_per_byte": 2.0 - blimp}, "subtasks": tasks, "failed": failed,
+    }  # fmt: skip
+
+
+FEW = [line("hgrn2", seed, 0.64 + seed / 1000) for seed in range(3)] + [line("mamba", seed, 0.60 - seed / 1000) for seed in range(3)]
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_the_pages_are_what_the_lines_say():
+    assert quality.check() == []
+    assert subprocess.run([sys.executable, "-m", "benchmarks.quality", "--check"], cwd=ROOT, check=False, timeout=100).returncode == 0
+
+
+def test_what_does_not_agree_is_told(empty):
+    quality.add(FEW, None)
+    quality.render()
+    assert quality.check() == []
+    page = empty / "babyhgrn.md"
+    page.write_text(page.read_text().replace("64.1", "74.1"))
+    assert quality.check() == ["babyhgrn.md is not what runs.jsonl renders to; run python -m benchmarks.quality --render"]
+    quality.add([line("lstm", 0)], None)
+    assert len(quality.check()) == 2
+
+
+def test_lines_of_a_comparison_are_kept_without_what_its_page_alone_wants(empty):
+    quality.add([line("hgrn2", 0) | {"curve": [[1, 2.0]], "rate": 0.003}], "first")
+    (kept,) = read(empty / "runs.jsonl")
+    assert set(kept) == set(quality.KEYS)
+    assert kept["study"] == "first"
+
+
+def test_of_an_inspection_the_counts_are_kept_and_no_text(empty):
+    row = {"suite": "blimp", "items": 200, "unseen_word_share": 0.125}
+    found = {"name": "babymix", "words": 1234, "overlap": [row], "copies": {"most": ["a text"]}}
+    (empty / "found.json").write_text(json.dumps(found))
+    quality.keep_overlap(empty / "found.json")
+    assert "a text" not in (empty / "overlap.json").read_text()
+    quality.render()
+    assert "our training text (1,234 words) lacks: 12.5 % of 200 in BLiMP, filtered." in (empty / "babyhgrn.md").read_text()
+
+
+def test_without_runs_both_pages_say_so():
+    assert "There are no runs yet." in log.render([])
+    page = babyhgrn.render([], None)
+    assert "No study of ours is finished yet." in page
+    assert "has not been counted yet" in page
+    assert "| GPT-BERT 30M (arXiv:2410.24159) | BabyLM | 10M, in several passes | 1 | 81.2 |" in page
+
+
+def test_the_log_is_newest_first_and_keeps_failures():
+    other = line("lstm", 0, None, study="later", failed="step 3: the loss is not a finite number", **{"model.dim": 64})
+    page = log.render([*FEW, other])
+    assert page.index("## later") < page.index("## architectures")
+    assert "7 runs of 2 studies, 1 failed." in page
+    assert "**failed: step 3: the loss is not a finite number**" in page
+    assert page.index("| mamba | 2 |") < page.index("| hgrn2 | 0 |")
+    differing = log.render([line("hgrn2", 0), line("hgrn2", 1, **{"model.dim": 64})])
+    assert "All of them: `train.batch=16`." in differing
+    assert "| 60.0 | `model.dim=64` |" in differing
+
+
+def test_a_claim_is_reproduced_contradicted_or_open():
+    def verdict(lines: list[dict], claim: str = "HGRN2 above Mamba") -> str:
+        (row,) = (row for row in babyhgrn.render(lines, None).splitlines() if row.startswith(f"| {claim} |"))
+        return row.split(" | ")[-1].removesuffix(" |")
+
+    assert verdict(FEW) == "reproduced"
+    swapped = [each | {"system": {"hgrn2": "mamba", "mamba": "hgrn2"}[each["system"]]} for each in FEW]
+    assert verdict(swapped) == "the opposite"
+    mixed = [line("hgrn2", seed, 0.6 + (-1) ** seed / 50) for seed in range(4)] + [line("mamba", seed, 0.6) for seed in range(4)]
+    assert verdict(mixed) == "cannot be told apart"
+    assert verdict([FEW[0], FEW[3]]) == "unknown: one seed"
+    xlstm = [line("mlstm*3 slstm", seed, 0.62 + seed / 1000) for seed in range(3)]
+    xlstm = [each | {"subtasks": {"blimp": {"one": each["scores"]["blimp"]}}} for each in xlstm]
+    few = [each | {"subtasks": {"blimp": {"one": each["scores"]["blimp"]}}} for each in FEW]
+    assert verdict([*few, *xlstm], "xLSTM at chance (50)") == "not reproduced: ours is above chance"
+
+
+def test_the_table_has_theirs_beside_ours_and_failed_seeds():
+    page = babyhgrn.render([*FEW, line("mamba", 3, None, failed="stopped")], None)
+    assert "| hgrn2 | 67.05 | 360M | 3M | 1M | 3 | 64.1 ± 0.1 [" in page
+    assert "| mamba | 64.44 | 350M | 3M | 1M | 3 of 4 | 59.9 ± 0.1 [" in page
+    assert "- hgrn2 above mamba on BLiMP, filtered: +4.2 points [" in page
+    assert "| **hgrn2** (architectures) | babymix | 1M seen | 3 | 64.1 ± 0.1 [" in page
+    assert "supplement, filtered, EWoK, filtered, BEAR, GLUE, which no run of ours was scored on" in page
+
+
+def test_students_stand_beside_their_control():
+    students = [line("student", seed, 0.66 + seed / 1000, study="taught") for seed in range(3)]
+    page = babyhgrn.render([*students, *(line("control", seed, 0.62 + seed / 1000, study="taught") for seed in range(3))], None)
+    assert "1.0B parameters, without a control of equal FLOP: +2.7 points of BLiMP." in page
+    assert "- student above control on BLiMP, filtered: +4.0 points [+4.0, +4.0], 3 seeds each." in page
+    assert "- student below control on held-out text: −0.040 bits per byte [−0.040, −0.040], 3 seeds each; lower is better." in page
+
+
+def test_systems_are_known_by_their_layers():
+    names = ("hgrn2", "attention", "mlstm*3 slstm", "xlstm", "mamba", "mamba2", "hgrn2*5 attention", "gated_deltanet")
+    assert [babyhgrn.architecture(name) for name in names] == ["HGRN2", "Transformer", "xLSTM", "xLSTM", "Mamba", None, None, None]
