@@ -147,16 +147,21 @@ def table(found: dict[str, Any]) -> str:
     """What `distill` found, for a terminal."""
     shown = Table(box=None, pad_edge=False)
     suites = list(dict.fromkeys(suite for row in found["rows"] for suite in row.get("pairs", {})))
-    for name in ("run", "alpha", "steps", "FLOP", "bits per byte", "minus the control", *suites):
+    for name in ("run", "alpha", "steps", "FLOP", "seconds", "bits per byte", "minus the control", *suites):
         shown.add_column(name, justify="left" if name == "run" else "right")
     for row in found["rows"]:
-        numbers = (f"{row['alpha']:g}", f"{row['steps']:,}", f"{row['flop']:.3g}") if "alpha" in row else ("", "", "")
+        numbers = ("",) * 4
+        if "alpha" in row:
+            numbers = f"{row['alpha']:g}", f"{row['steps']:,}", f"{row['flop']:.3g}", f"{row['seconds']:,.0f}"
         apart = _signed(**row["minus_control"]) if "minus_control" in row else ""
         pairs = (score("accuracy (official)", row["pairs"][suite]) if suite in row.get("pairs", {}) else "" for suite in suites)
         bits = score("bits per byte", row["bits_per_byte"], row["stderr"])
         shown.add_row(escape(row["name"]), *numbers, bits, apart, *pairs)
     told = [f"{name}: {was} in the student, {now} in the control" for name, (was, now) in found["differences"].items()]
-    told = ["The control differs from the last student in nothing but this:", *told] if told else ["No control was run (--no-control)."]
+    if any(row["name"] == "control" for row in found["rows"]):
+        told = ["The control differs from the last student in nothing but this:", *told]
+    else:
+        told = ["No control was run (--no-control)."]
     scope = (
         f"On the held-out text of {found['held_out']}. Intervals (95 %) are over its documents; one run each says nothing of other seeds."
     )
@@ -207,9 +212,9 @@ def _request(asked: Distillation, out: Path) -> Request:
         table["model"] = {} if shaped else {name: value for name, value in to_dict(config.model).items() if name != "vocab"}
     if "tokenizer" not in own and "vocab" not in own:
         table["tokenizer"] = _same_tokenizer(spec, out) if config is None else _own_tokenizer(config, path)
-    table |= {name: table["train"].pop(name) for name in STEP if name in table["train"]}
     for name in ("train", "model"):
         table[name] |= own.pop(name, {})
+    table |= {name: table["train"].pop(name) for name in STEP if name in table["train"]}
     return from_dict(Request, table | own)
 
 
@@ -314,7 +319,8 @@ def _results(asked: Distillation, done: list[Pupil], console: Console) -> dict[s
     assert last.material.school is not None, "a student has teachers"
     models: dict[str, Any] = {}
     if config.teach is None or config.teach.match == "tokens":
-        models |= {f"teacher {subject.name}": subject.model for subject in last.material.school.subjects}
+        named = zip(last.material.school.config.teachers, last.material.school.subjects, strict=True)
+        models |= {f"teacher {spec}": subject.model for spec, subject in named}
     models |= {pupil.name: folder.load(pupil.path).model for pupil in done}
     sample = material.sample(config.evaluate.held_out_tokens)
     torch.set_num_threads(config.train.threads)
