@@ -86,6 +86,7 @@ def _parser() -> Parser:
     _add_evaluate(subparsers)
     _add_dynamics(subparsers)
     _add_compare(subparsers)
+    _add_sweep(subparsers)
     _add_data(subparsers)
 
     imports = _command(
@@ -139,6 +140,7 @@ def _add_run(subparsers: Any) -> None:
     bound.add_argument(
         "--steps", type=int, metavar="N", help="so many updates instead: nothing is measured, float32, the same result everywhere"
     )
+    bound.add_argument("--epochs", type=float, metavar="N", help="the same, as passes over the training text")
     text = run.add_argument_group("the text")
     text.add_argument("--documents", choices=("auto", "blank", "file", "line"), help="what one document is (default auto)")
     text.add_argument("--encoding", metavar="NAME", help="of text files (default utf-8)")
@@ -152,7 +154,9 @@ def _add_run(subparsers: Any) -> None:
     model.add_argument(
         "--mixer", metavar="NAME", help=f"layers from bottom to top, such as 'hgrn2*5 attention', of {TIME_MIXERS} (default hgrn2)"
     )
-    model.add_argument("--channel", metavar="NAME", help=f"{', '.join(sorted(CHANNEL))} or none (default: as in the layers' paper)")
+    model.add_argument(
+        "--channel", metavar="NAME", help=f"{', '.join(sorted(CHANNEL))}, partner or none (default: as in the layers' paper)"
+    )
     for name, meaning in (("dim", "channels"), ("layers", "blocks"), ("batch", "rows of an update"), ("length", "tokens of a row")):
         model.add_argument(f"--{name}", type=int, metavar="N", help=meaning)
     model.add_argument("--lr", type=float, metavar="X", help="peak learning rate")
@@ -264,6 +268,25 @@ def _add_compare(subparsers: Any) -> None:
     compare.set_defaults(overrides=[])
 
 
+def _add_sweep(subparsers: Any) -> None:
+    sweep = _command(
+        subparsers, "sweep", commands.sweep_settings, "search for settings that predict held-out text best",
+        "Trains with settings that Optuna proposes, and writes a table and a page. What is finished is kept: the same command goes on.",
+    )  # fmt: skip
+    sweep.add_argument("corpus", metavar="CORPUS", help="the text, as `ritornello run` takes it")
+    meaning = "settings as of `ritornello run`; with a range to search: train.lr=1e-4..1e-2:log dim=64..256 'mixer=hgrn2|lstm'"
+    sweep.add_argument("words", nargs="*", metavar="KEY=VALUE", help=meaning)
+    sweep.add_argument("--space", type=Path, metavar="FILE", help="a .toml file of such ranges")
+    sweep.add_argument("--trials", type=int, default=20, metavar="N", help="runs in all (default 20)")
+    sweep.add_argument("--steps", type=int, metavar="N", help="updates of each run")
+    sweep.add_argument("--minutes", type=float, metavar="N", help="or wall time of each run (default 3)")
+    sweep.add_argument("--recipe", type=Path, metavar="FILE", help="a .toml file of settings that stay")
+    sweep.add_argument("--seed", type=int, default=0, metavar="N", help="of the proposals; that of the runs is seed=N (default 0)")
+    sweep.add_argument("--jobs", default="1", metavar="N", help="runs at a time, or ray for a cluster (default 1)")
+    sweep.add_argument("--out", type=Path, default=Path("sweep"), metavar="FOLDER", help="where to write (default: sweep)")
+    sweep.set_defaults(overrides=[])
+
+
 def _add_suites(parser: Any) -> None:
     meaning = "with commas between; all: whatever is there, less bear-big, which takes hours"
     parser.add_argument("--suite", action="append", default=[], metavar="NAMES", help=meaning)
@@ -342,7 +365,7 @@ def _command(subparsers: Any, name: str, function: Any, summary: str, descriptio
     parser.set_defaults(command=function, parser=parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    if name in ("run", "distill", "generate", "evaluate", "dynamics", "compare"):
+    if name in ("run", "distill", "generate", "evaluate", "dynamics", "compare", "sweep"):
         parser.add_argument("--threads", type=int, metavar="N", help="processor threads")
     return parser
 

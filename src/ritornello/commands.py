@@ -141,11 +141,29 @@ def compare_systems(options: dict[str, Any], began: float) -> int:
     from ritornello.experiments.training import Stopped
 
     quiet, as_json, jobs = (options.pop(name) for name in ("quiet", "json", "jobs"))
-    if jobs != "ray" and not jobs.isdecimal():
-        raise InputError(f"--jobs: {jobs!r} is neither a number nor ray")
+    how = _at_a_time(jobs)
     asked, out, data = asked_of(options)
     try:
-        found = compare(asked, out, Console(quiet), "ray" if jobs == "ray" else int(jobs), data)
+        found = compare(asked, out, Console(quiet), how, data)
+    except KeyboardInterrupt:
+        return _stopped(out)
+    except Stopped as stop:
+        _stopped(out)
+        return 128 + stop.signum
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found, out))
+    return 0
+
+
+def sweep_settings(options: dict[str, Any], began: float) -> int:
+    from ritornello.experiments.console import Console
+    from ritornello.experiments.sweep import asked_of, sweep, table
+    from ritornello.experiments.training import Stopped
+
+    quiet, as_json, out, how = options.pop("quiet"), options.pop("json"), options.pop("out"), _at_a_time(options.pop("jobs"))
+    trials, seed = options.pop("trials"), options.pop("seed")
+    base, space = asked_of(options)
+    try:
+        found = sweep(base, space, trials, out, Console(quiet), how, seed)
     except KeyboardInterrupt:
         return _stopped(out)
     except Stopped as stop:
@@ -163,7 +181,10 @@ def build_corpus(options: dict[str, Any], began: float) -> int:
     if plan is None:
         print(json.dumps(described(), indent=2) if as_json else steps_table())
         return 0
-    manifest = build(plan, console=Console(quiet), **options)
+    try:
+        manifest = build(plan, console=Console(quiet), **options)
+    except KeyboardInterrupt:
+        return _unwritten()
     print(json.dumps(manifest, indent=2, ensure_ascii=False) if as_json else table(manifest))
     return 0
 
@@ -184,7 +205,10 @@ def fetch_corpus(options: dict[str, Any], began: float) -> int:
     from ritornello.experiments.corpora import fetch, table
 
     quiet, as_json = (options.pop(name) for name in ("quiet", "json"))
-    manifest = fetch(options.pop("name"), console=Console(quiet), **options)
+    try:
+        manifest = fetch(options.pop("name"), console=Console(quiet), **options)
+    except KeyboardInterrupt:
+        return _unwritten()
     print(json.dumps(manifest, indent=2, ensure_ascii=False) if as_json else table(manifest))
     return 0
 
@@ -273,8 +297,20 @@ def _numbers(option: str, words: str) -> list[int]:
     return list(dict.fromkeys(map(int, found)))
 
 
+def _at_a_time(jobs: str) -> Any:
+    """ "2" as a number, "ray" as it is."""
+    if jobs != "ray" and not jobs.isdecimal():
+        raise InputError(f"--jobs: {jobs!r} is neither a number nor ray")
+    return jobs if jobs == "ray" else int(jobs)
+
+
 def _stopped(out: Path | str) -> int:
     print(f"\nritornello: stopped; what is finished is kept in {out}, and the same command goes on from there", file=sys.stderr)
+    return 130
+
+
+def _unwritten() -> int:
+    print("\nritornello: stopped; nothing was written", file=sys.stderr)
     return 130
 
 

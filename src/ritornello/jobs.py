@@ -29,9 +29,15 @@ def spread(function: Callable[[Job], Result], jobs: Iterable[Job], how: How = 1,
     """
     if how == "ray":
         return _ray(function, jobs, threads)
-    if how < 1:
+    count = at_a_time(how)
+    return ((job, function(job)) for job in jobs) if count == 1 else _processes(function, jobs, count)
+
+
+def at_a_time(how: How) -> int:
+    """How many jobs share this machine: one, where a cluster has them. InputError for less."""
+    if how != "ray" and how < 1:
         raise InputError(f"--jobs: {how} is less than 1")
-    return ((job, function(job)) for job in jobs) if how == 1 else _processes(function, jobs, how)
+    return 1 if how == "ray" else how
 
 
 def _processes(function: Callable[[Job], Result], jobs: Iterable[Job], count: int) -> Generator[tuple[Job, Result]]:

@@ -67,7 +67,8 @@ def _corpus(corpus: Table) -> dict[str, Any]:
             (name, [page.flatten({name: value})[0][1] for value in values.values()])
             for name, values in corpus["settings"]["differ"].items()
         ],
-        "same": [(name, value) for name, value in page.flatten(corpus["settings"]["same"])],
+        "own": [(system, page.flatten(own)) for system, own in corpus["settings"]["own"].items() if own],
+        "same": page.flatten(corpus["settings"]["same"]),
         "sources": list(corpus["sources"].items()),
     }
 

@@ -29,13 +29,13 @@ from ritornello.analysis.numerals import is_fraction
 from ritornello.config import differences, from_dict, read_file, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments.cells import Cell, Contestant, Job, cell, contestants, expectations, finished, known, prepare, work
-from ritornello.experiments.console import Console, clock
+from ritornello.experiments.console import Console, Within, clock
 from ritornello.experiments.outcome import PAGE, Choice, Line, line, outcome
 from ritornello.experiments.study import Study, study
 from ritornello.experiments.suites import data_folder, own_files, sources
 from ritornello.experiments.summary import render as plain
 from ritornello.experiments.training import Stopped
-from ritornello.jobs import How, spread
+from ritornello.jobs import How, at_a_time, spread
 
 FORMAT = 1
 MOST_RATES = 8  # that "auto" tries for a system
@@ -47,10 +47,11 @@ def compare(asked: Study, out: str | Path, console: Console | None = None, how: 
     Raises InputError for what cannot be compared, `Stopped` or KeyboardInterrupt where it was stopped: the same call goes on.
     """
     out, console = Path(out), console or Console(quiet=True)
+    jobs = at_a_time(how)
     shelf = str(data_folder(data)) if asked.suites else None
     out.mkdir(parents=True, exist_ok=True)
     with folder.locked(out):
-        entrants = contestants(asked, out, how if isinstance(how, int) else 1, console)
+        entrants = contestants(asked, out, jobs, console)
         _settle(asked, shelf, out, console)
         for each in entrants:
             console.say(f"{each.system} on {each.corpus}: {each.config.plan}")
@@ -246,22 +247,8 @@ def further(tried: Mapping[float, float | None]) -> float | None:
     return best * 2 if best == max(tried) else None
 
 
-class _Within(Console):
-    """For a run among many: all that it says is where it stands."""
-
-    def __init__(self, outer: Console, name: str):
-        super().__init__()
-        self.outer, self.name = outer, name
-
-    def say(self, line: str) -> None:
-        self.progress(line)
-
-    def progress(self, line: str) -> None:
-        self.outer.progress(f"{self.name}: {line}")
-
-
 def _here(job: Job, console: Console) -> None:
-    work(job, _Within(console, job.path.name))
+    work(job, Within(console, job.path.name))
 
 
 def _elsewhere(job: Job) -> None:

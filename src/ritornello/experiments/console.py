@@ -42,6 +42,20 @@ class Console:
             self.shown = 0
 
 
+class Within(Console):
+    """For a run among many: all that it says is where it stands."""
+
+    def __init__(self, outer: Console, name: str):
+        super().__init__()
+        self.outer, self.name = outer, name
+
+    def say(self, line: str) -> None:
+        self.progress(line)
+
+    def progress(self, line: str) -> None:
+        self.outer.progress(f"{self.name}: {line}")
+
+
 def clock(seconds: float) -> str:
     """Time left, as a person reads it: "48 s", "3:05", "1:02:10"."""
     whole = int(seconds)

@@ -248,7 +248,14 @@ def _final(entrant: Contestant, choices: Mapping[tuple[str, str], Choice]) -> di
 
 
 def _settings(tables: Sequence[dict[str, Any]], systems: Sequence[str]) -> dict[str, Any]:
-    """{"same": dotted settings of all, "differ": {setting: {system: value}}}."""
-    differ = differences(*tables)
-    same = {name: value for name, value in dotted(tables[0]).items() if name not in differ} if tables else {}
-    return {"same": same, "differ": {name: dict(zip(systems, values, strict=True)) for name, values in differ.items()}}
+    """{"same": dotted settings of all, "differ": {setting: {system: value}}, "own": {system: settings of mixers that others lack}}."""
+    differ, flat = differences(*tables), [dotted(table) for table in tables]
+    alone = {name for name in differ if name.startswith("model.mixers.") and not all(name in table for table in flat)}
+    return {
+        "same": {name: value for name, value in flat[0].items() if name not in differ},
+        "differ": {name: dict(zip(systems, values, strict=True)) for name, values in differ.items() if name not in alone},
+        "own": {
+            system: {name.removeprefix("model.mixers."): value for name, value in table.items() if name in alone}
+            for system, table in zip(systems, flat, strict=True)
+        },
+    }

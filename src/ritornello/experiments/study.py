@@ -23,7 +23,21 @@ from ritornello.errors import InputError, unknown
 from ritornello.experiments.settings import Request
 from ritornello.folder import words_of
 
-OURS = ("corpus", "out", "start_from", "minutes", "steps", "seed")  # settings of a run that the study itself decides
+OURS = ("corpus", "out", "start_from", "minutes", "steps", "seed", "train.steps", "train.seed")  # settings of a run that the study decides
+EQUAL = (
+    "documents",
+    "encoding",
+    "column",
+    "tokenizer",
+    "vocab",
+    "batch",
+    "length",
+    "train.batch",
+    "train.length",
+    "evaluate",
+    "pairs",
+    "protocol",
+)
 KINDS = ("words", "flop", "minutes")
 
 
@@ -69,7 +83,8 @@ class Study:
             raise InputError("select: a benchmark is to choose the rates, and none is named; give suites")
         _ = self.grid, self.spending, self.target
         for name in self.systems:
-            if self.grid and self.request(name).lr is not None:
+            request = self.request(name)
+            if self.grid and (request.lr is not None or "lr" in request.train):
                 raise InputError(f"{name}: lr and rates were both given; leave one out")
 
     @property
@@ -96,12 +111,16 @@ class Study:
 
     def request(self, system: str, corpus: str | None = None) -> Request:
         """The settings of a system's runs; the mixer is the system's name, unless it is given one."""
-        table = self.run | {"mixer": system} | self.system.get(system, {})
-        for name in table:
-            if name in OURS:
-                raise InputError(f"{system}: {name} is not for one system to say; it is the study's, see corpora, budget and seeds")
+        own = self.system.get(system, {})
+        for table, names in ((self.run, OURS), (own, (*OURS, *EQUAL))):
+            given = {*table, *(f"train.{name}" for name in table.get("train", {}))}
+            if wrong := [name for name in names if name in given]:
+                raise InputError(
+                    f"{system}: {wrong[0]} is not for one system to say; it is the study's: see corpora, budget, seeds and [run]"
+                )
+        table = self.run | {"mixer": system} | own
         for name in ("model", "train", "evaluate"):  # tables of settings are joined
-            table[name] = self.run.get(name, {}) | self.system.get(system, {}).get(name, {})
+            table[name] = self.run.get(name, {}) | own.get(name, {})
         return from_dict(Request, table | {"corpus": corpus}, f"system.{system}")
 
 
