@@ -6,12 +6,14 @@ from laws import assert_same, lively
 
 from ritornello.errors import InputError
 from ritornello.mixers.layers import expand
+from ritornello.mixers.lstm import LSTM
 from ritornello.mixers.window import Window
 from ritornello.model import LM, LMConfig, parameters, state_nbytes
 from ritornello.state import nbytes
 from ritornello.train.losses import NextToken
 
 MIXED = {"window": Window.Config(window=5)}
+READS = {"lstm": LSTM.Config(reads=5)}
 
 
 def model(dim=16, vocab=11, **settings):
@@ -25,8 +27,18 @@ def model(dim=16, vocab=11, **settings):
         {"layers": expand("rglru*2 window"), "mixers": MIXED, "embedding_scale": True, "softcap": 3.0},
         {"layers": expand("rwkv4*2"), "channel": "rwkv_channel", "norm": "layer", "embedding_norm": True},
         {"layers": expand("lstm*4"), "wiring": "dense", "channel": None},
+        {
+            "layers": expand("lstm*2"),
+            "wiring": "plain",
+            "norm": "none",
+            "channel": "gelu",
+            "embedding_dim": 5,
+            "tied": False,
+            "mixers": READS,
+        },
+        {"layers": expand("mlstm*2 slstm"), "channel": "partner"},
     ],
-    ids=["mixed", "griffin", "rwkv", "dense"],
+    ids=["mixed", "griffin", "rwkv", "dense", "plain", "partner"],
 )
 def test_a_mixed_stack_obeys_split_and_reset(settings):
     lm = lively(model(**settings))
@@ -71,6 +83,38 @@ def test_dense_wiring_reads_everything_below():
     assert (lm(tokens, lm.init_state(1))[0] - want).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("impl", ["auto", "loop"])
+def test_plain_lstms_without_norms_are_torchs_stack(impl):
+    """An embedding narrower than the cells, the lowest layer reading no more than it, is what nn.LSTM(5, 16, 2) reads."""
+    lm = model(layers=("lstm",) * 2, wiring="plain", norm="none", channel=None, embedding_dim=5, tied=False, mixers=READS)
+    lm.impl = impl
+    stack = torch.nn.LSTM(5, 16, 2, batch_first=True).double()
+    with torch.no_grad():
+        for index, block in enumerate(lm.blocks):
+            for name, weight in block.time.lstm.named_parameters():
+                weight.copy_(getattr(stack, name.replace("l0", f"l{index}")))
+    tokens = torch.randint(0, 11, (2, 9))
+    want = lm.head(stack(lm.embedding(tokens))[0])
+    torch.testing.assert_close(lm(tokens, lm.init_state(2))[0], want)
+    assert sum(weight.numel() for weight in lm.parameters()) == sum(weight.numel() for weight in stack.parameters()) + 11 * (5 + 16)
+    assert parameters(lm.config) - parameters(lm.config, embedding=False) == 11 * (5 + 16)
+
+
+def test_a_narrow_embedding_leaves_the_other_channels_zero():
+    lm = model(embedding_dim=5, tied=False)
+    embedded = lm.embed(torch.tensor([[3]]))
+    assert embedded.shape == (1, 1, 16)
+    assert torch.equal(embedded[0, 0, :5], lm.embedding.weight[3])
+    assert not embedded[0, 0, 5:].any()
+
+
+def test_partners_stand_above_their_own_mixers():
+    lm = model(layers=("mlstm", "slstm", "hgrn2", "slstm"), channel="partner")
+    kinds = [type(block.channel).__name__ for block in lm.blocks]
+    assert kinds == ["NoneType", "GeGLU", "SwiGLU", "GeGLU"]
+    assert lm.config.channels == (None, "geglu", "swiglu", "geglu")
+
+
 def test_a_model_that_sees_ahead_is_not_trained_to_predict():
     lm = model(layers=("lstm", "bidirectional"))
     assert not lm.causal
@@ -92,6 +136,9 @@ def test_state_bytes_are_those_of_the_state():
     [
         ({"softcap": 0.0}, "model.softcap: 0.0 is not a positive number"),
         ({"norm_eps": -1.0}, "model.norm_eps: -1.0 is not a positive number"),
+        ({"embedding_dim": 17}, "model.embedding_dim: 17 is not in 1 to 16"),
+        ({"embedding_dim": 5}, "model.embedding_dim: 5 is narrower than the head it is tied to; use model.tied=false"),
+        ({"layers": ("lstm",), "mixers": {"lstm": LSTM.Config(reads=17)}}, "lstm.reads: 17 is not in 1 to 16"),
         ({"layers": ("gelu",)}, "gelu mixes channels, not time"),
         ({"channel": "lstm"}, "lstm mixes time, not channels"),
     ],

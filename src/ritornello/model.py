@@ -2,6 +2,7 @@
 
     x = x + time(norm(x));  x = x + channel(norm(x))        for each block (pre-norm)
 
+With plain wiring nothing is added, x = time(norm(x)), and without norms that is LSTMs one above the other as they were once stacked.
 With dense wiring a block reads, instead of the output of the one below, a linear map of the embedding and the outputs
 of all blocks below (Ding et al. 2018, arXiv:1802.00889, densely connected LSTMs).
 
@@ -41,11 +42,12 @@ class LMConfig:
     vocab: int
     dim: int = 256
     layers: tuple[str, ...] = ("hgrn2",) * 4  # time mixers from bottom to top, names into `mixers`
-    channel: str | None = "swiglu"  # the channel mixer of every block; None: no channel mixing
+    channel: str | None = "swiglu"  # the channel mixer of every block; "partner": what its time mixer's paper has; None: no channel mixing
     mixers: dict[str, Mixer.Config] = field(default_factory=dict)  # settings by mixer name; absent: the mixer's defaults
-    wiring: Literal["residual", "dense"] = "residual"
-    norm: Literal["rms", "layer"] = "rms"
+    wiring: Literal["residual", "dense", "plain"] = "residual"
+    norm: Literal["rms", "layer", "none"] = "rms"
     norm_eps: float = 1e-6
+    embedding_dim: int | None = None  # a narrower embedding fills the first channels, the others are zero; None: as wide as the model
     embedding_norm: bool = False  # a norm on the embedding, as in RWKV
     embedding_scale: bool = False  # embeddings times the square root of dim, in bfloat16, as in RecurrentGemma
     softcap: float | None = None  # logits are kept within this: cap * tanh(logits / cap), as in Griffin
@@ -65,6 +67,10 @@ class LMConfig:
             raise InputError(f"model: vocab {self.vocab}, dim {self.dim} and {len(self.layers)} layers must all be at least 1")
         for name in ("dropout", "input_dropout", "output_dropout", "word_dropout"):
             check(getattr(self, name) or 0.0, f"model.{name}")
+        if not 0 < self.embedding_width <= self.dim:
+            raise InputError(f"model.embedding_dim: {self.embedding_dim} is not in 1 to {self.dim}, the model's width")
+        if self.tied and self.embedding_width < self.dim:
+            raise InputError(f"model.embedding_dim: {self.embedding_dim} is narrower than the head it is tied to; use model.tied=false")
         for name in ("norm_eps", "softcap"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"model.{name}: {getattr(self, name)} is not a positive number")
@@ -72,10 +78,19 @@ class LMConfig:
             mixer(name)
             if name in CHANNEL:
                 raise InputError(f"model.layers: {name} mixes channels, not time; use one of {', '.join(sorted(set(MIXERS) - CHANNEL))}")
-        if self.channel is not None:
+        if self.channel not in (None, "partner"):
             mixer(self.channel)
             if self.channel not in CHANNEL:
                 raise InputError(f"model.channel: {self.channel} mixes time, not channels; use one of {', '.join(sorted(CHANNEL))}")
+
+    @property
+    def embedding_width(self) -> int:
+        return self.dim if self.embedding_dim is None else self.embedding_dim
+
+    @property
+    def channels(self) -> tuple[str | None, ...]:
+        """The channel mixer of each block, from bottom to top."""
+        return tuple(mixer(name).partner if self.channel == "partner" else self.channel for name in self.layers)
 
 
 class BlockState(NamedTuple):
@@ -86,17 +101,17 @@ class BlockState(NamedTuple):
 class Block(nn.Module):
     def __init__(self, config: LMConfig, place: Place):
         super().__init__()
-        name = config.layers[place.index]
-        self.inlet = None
+        name, channel = config.layers[place.index], config.channels[place.index]
+        self.wiring, self.inlet = config.wiring, None
         if config.wiring == "dense":
             self.inlet = nn.Linear((1 + place.index) * config.dim, config.dim, bias=False)
         self.time_norm = _norm(config)
         self.time = mixer(name)(config.dim, config.mixers.get(name, mixer(name).Config()), place)
         self.channel = None
-        if config.channel is not None:
+        if channel is not None:
             self.channel_norm = _norm(config)
-            own = config.mixers.get(config.channel, mixer(config.channel).Config())
-            self.channel = mixer(config.channel)(config.dim, own, Place(place.index, place.count, place.index, place.count))
+            own = config.mixers.get(channel, mixer(channel).Config())
+            self.channel = mixer(channel)(config.dim, own, Place(place.index, place.count, place.index, place.count))
         self.drop = _dropout(config, config.dropout)
 
     def init_state(self, batch: int) -> BlockState:
@@ -106,11 +121,15 @@ class Block(nn.Module):
         """The outputs of everything below, embedding first, each (B, T, D), to this block's output and state."""
         x = below[-1] if self.inlet is None else self.inlet(torch.cat(below, -1))
         y, time = self.time(normed(self.time_norm, x, context), state.time, context)
-        x = x + self.drop(y)
+        x = self.added(x, y)
         if self.channel is None:
             return x, BlockState(time, state.channel)
         y, channel = self.channel(normed(self.channel_norm, x, context), state.channel, context)
-        return x + self.drop(y), BlockState(time, channel)
+        return self.added(x, y), BlockState(time, channel)
+
+    def added(self, x: Tensor, y: Tensor) -> Tensor:
+        """What a mixer read and what it made of it, as the wiring has it."""
+        return self.drop(y) if self.wiring == "plain" else x + self.drop(y)
 
 
 class LM(nn.Module):
@@ -121,7 +140,7 @@ class LM(nn.Module):
         if impl not in IMPLS:
             raise unknown("implementation", impl, IMPLS)
         self.config, self.impl = config, impl
-        self.embedding = nn.Embedding(config.vocab, config.dim)
+        self.embedding = nn.Embedding(config.vocab, config.embedding_width)
         self.scale = torch.tensor(config.dim**0.5, dtype=torch.bfloat16, device="cpu").item()
         self.embedding_norm = _norm(config) if config.embedding_norm else None
         self.drop = _dropout(config, config.dropout if config.input_dropout is None else config.input_dropout)
@@ -150,7 +169,8 @@ class LM(nn.Module):
     def look_up(self, tokens: Tensor) -> Tensor:
         """Ids (B, T) to their embeddings (B, T, D), in training without the words that are dropped."""
         x, rate = self.embedding(tokens), self.config.word_dropout
-        return words(x, tokens, self.embedding.num_embeddings, rate) if self.training and rate else x
+        x = words(x, tokens, self.embedding.num_embeddings, rate) if self.training and rate else x
+        return x if x.shape[-1] == self.config.dim else nn.functional.pad(x, (0, self.config.dim - x.shape[-1]))
 
     def features(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
         """Ids (B, T), or embeddings (B, T, D), to normed features (B, T, D) and the state after them."""
@@ -184,6 +204,8 @@ class LM(nn.Module):
 
 
 def _norm(config: LMConfig) -> nn.Module:
+    if config.norm == "none":
+        return nn.Identity()
     return (RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.dim, eps=config.norm_eps)
 
 
@@ -205,8 +227,8 @@ def parameters(config: LMConfig, *, embedding: bool = True) -> int:
     """How many numbers the model of this config learns, counted without making it; `embedding=False` leaves embedding and head out."""
     with torch.device("meta"):
         model = LM(config)
-    count = sum(weight.numel() for weight in model.parameters())
-    return count if embedding else count - (1 if config.tied else 2) * config.vocab * config.dim
+    ends = [] if embedding else [model.embedding.weight] if config.tied else [model.embedding.weight, model.head.weight]
+    return sum(weight.numel() for weight in model.parameters()) - sum(weight.numel() for weight in ends)
 
 
 def state_nbytes(config: LMConfig, tokens: int) -> int:

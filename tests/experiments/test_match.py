@@ -55,6 +55,13 @@ def test_heads_and_proportions_are_kept():
     assert wide.mixers["swiglu"].hidden == pytest.approx(2 * wide.dim, rel=0.1)
 
 
+def test_partners_are_matched_too():
+    config = LMConfig(vocab=1000, dim=64, layers=expand("mlstm*3 slstm"), channel="partner")
+    found = match(config, 2_000_000)
+    assert abs(parameters(found) - 2_000_000) <= NEAR * 2_000_000
+    assert found.channels == (None, None, None, "geglu")
+
+
 def test_without_a_channel_mixer_heads_give_way():
     config = start("mamba2")
     assert config.channel is None

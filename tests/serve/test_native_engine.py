@@ -270,6 +270,9 @@ def test_bad_inputs_are_refused():
         ({"layers": ("lstm",), "mixers": {"lstm": mixer("lstm").Config(peepholes=True)}}, "lstm with peepholes"),
         ({"layers": ("gru",), "mixers": {"gru": mixer("gru").Config(reset_after=False)}}, "reset_after=False"),
         ({"wiring": "dense"}, "dense wiring"),
+        ({"wiring": "plain"}, "plain wiring"),
+        ({"norm": "none"}, "a model without norms"),
+        ({"layers": ("lstm",), "mixers": {"lstm": mixer("lstm").Config(reads=5)}}, "an lstm that reads a part of its input"),
         ({"channel": "rwkv_channel"}, "rwkv_channel layers"),
     ],
 )
@@ -303,10 +306,17 @@ def test_every_planned_mixer_is_tested():
     assert sorted(WAYS) == sorted(STEPS)
 
 
-@pytest.mark.parametrize("way", [{"norm": "layer", "embedding_norm": True, "embedding_scale": True}, {"softcap": 3.0, "tied": False}])
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"norm": "layer", "embedding_norm": True, "embedding_scale": True},
+        {"softcap": 3.0, "tied": False, "embedding_dim": 7},
+        {"layers": ("gru", "mamba", "hgrn2"), "channel": "partner"},
+    ],
+)
 @torch.no_grad()
 def test_the_models_own_ways(way):
-    model = made("gru", channel="swiglu", **way)
+    model = made("gru", **{"channel": "swiglu"} | way)
     engine, state = NativeEngine(model), warm(model, 2)
     tokens = torch.randint(VOCAB, (2, 1))
     for found, wanted in zip(engine(tokens, state), model(tokens, state), strict=True):

@@ -41,7 +41,7 @@ def run(one: Trainer, steps: int) -> list[dict]:
 
 
 @pytest.mark.parametrize(("kind", "carry"), [("hgrn2", True), ("lstm", True), ("hgrn2", False), ("attention", False)])
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adam"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_run_that_goes_on_from_a_snapshot_is_bit_for_bit_the_unbroken_one(kind, carry, optimizer, precision):
     settings = {"carry": carry, "optimizer": optimizer, "precision": precision}
@@ -56,6 +56,21 @@ def test_a_run_that_goes_on_from_a_snapshot_is_bit_for_bit_the_unbroken_one(kind
     assert run(second, 12) == wanted[5:]
     for (name, a), (_, b) in zip(whole.snapshot().items(), second.snapshot().items(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_adam_is_torchs_with_its_own_betas_and_decay_in_the_gradient_of_matrices():
+    ours, theirs = (trainer().loss for _ in range(2))
+    matrices, rest = groups(theirs)
+    adam = torch.optim.Adam([{"params": [*matrices.values()], "weight_decay": 0.3}, {"params": [*rest.values()]}], lr=0.01)
+    ours_adam = Optimizers(ours, "adam", 0.3)
+    for _ in range(3):
+        for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            two.grad = one.grad.clone()
+        ours_adam.step(0.01)
+        adam.step()
+    for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
 
 
 def test_the_loss_is_the_mean_over_scored_targets_and_the_loop_makes_it_fall():

@@ -64,7 +64,7 @@ def match(config: LMConfig, wanted: int, *, embedding: bool = True, vary: Vary =
 
 def _candidates(config: LMConfig, vary: Vary, step: int, wanted: int, count: Counts) -> list[Sized]:
     """The models of sizes about the one that would fit, each with the channel mixer that brings it nearest."""
-    hidden = config.channel is not None and hasattr(mixer(config.channel).Config(), "hidden")
+    hidden = _hidden(config)
     if vary == "channel":
         if not hidden:
             raise InputError(f"parameters: channel mixer {config.channel or 'none'} has no width to change; change dim or layers")
@@ -73,7 +73,9 @@ def _candidates(config: LMConfig, vary: Vary, step: int, wanted: int, count: Cou
     @cache
     def at(size: int) -> Sized | None:
         try:
-            sized = replace(config, layers=_round(config.layers, size)) if vary == "layers" else _wide(config, size, keep_heads=hidden)
+            sized = (
+                replace(config, layers=_round(config.layers, size)) if vary == "layers" else _wide(config, size, keep_heads=bool(hidden))
+            )
             return Sized(sized, count(sized))
         except InputError:
             return None
@@ -116,7 +118,7 @@ def _round(layers: tuple[str, ...], count: int) -> tuple[str, ...]:
 def _wide(config: LMConfig, dim: int, *, keep_heads: bool) -> LMConfig:
     """The config at another width, hidden widths in proportion."""
     mixers = {}
-    for name in {*config.layers, *([config.channel] if config.channel else [])}:
+    for name in {*config.layers, *_hidden(config)}:
         own = config.mixers.get(name, mixer(name).Config())
         changed: dict[str, Any] = {}
         if getattr(own, "hidden", None):
@@ -131,16 +133,20 @@ def _tuned(each: Sized, step: int, wanted: int, count: Counts) -> Sized:
     """The same with the hidden width that brings it nearest. Each channel of it costs the same, so two counts tell what it costs."""
 
     def hidden(size: int) -> LMConfig:
-        name = each.config.channel
-        assert name is not None, "asked only of models with a channel mixer"
-        own = each.config.mixers.get(name, mixer(name).Config())
-        return replace(each.config, mixers=each.config.mixers | {name: from_dict(type(own), to_dict(own) | {"hidden": size})})
+        own = {name: each.config.mixers.get(name, mixer(name).Config()) for name in _hidden(each.config)}
+        wider = {name: from_dict(type(config), to_dict(config) | {"hidden": size}) for name, config in own.items()}
+        return replace(each.config, mixers=each.config.mixers | wider)
 
     least = count(hidden(step))
     one = (count(hidden(2 * step)) - least) / step
     natural = step + (each.number - least) / one
     size = step * max(1, round((step + (wanted - least) / one) / step))
     return Sized(hidden(size), round(least + one * (size - step)), abs(math.log(size / natural)))
+
+
+def _hidden(config: LMConfig) -> list[str]:
+    """The channel mixers whose hidden width can be chosen."""
+    return [name for name in dict.fromkeys(config.channels) if name is not None and hasattr(mixer(name).Config(), "hidden")]
 
 
 def _count(config: LMConfig, embedding: bool) -> int:

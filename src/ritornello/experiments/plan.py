@@ -81,6 +81,16 @@ def plan(request: Request, material: Material, evaluate: EvaluateConfig, pair_to
     )
 
 
+def in_steps(request: Request, material: Material) -> Request:
+    """The request with its passes over the text as steps, and with the batch they are made of."""
+    if request.epochs is None:
+        return request
+    tokens = request.epochs * material.unique
+    batch, length = (request.train.get(name, getattr(request, name)) for name in ("batch", "length"))
+    batch, length = scaling.batch_shape(tokens, material.unique, batch, length)
+    return replace(request, epochs=None, steps=max(1, round(tokens / (batch * length))), batch=batch, length=length)
+
+
 def _fixed(request: Request, material: Material, steps: int) -> tuple[LMConfig, TrainConfig]:
     """Sizes from the number of steps: each step is taken for 4,096 tokens and 20 tokens for each weight, as Hoffmann et al. found best."""
     unique = material.unique

@@ -18,7 +18,7 @@ from ritornello.evals.pairs import count_tokens
 from ritornello.experiments.console import Console
 from ritornello.experiments.evaluation import report, suites
 from ritornello.experiments.material import Material, gather, gather_again
-from ritornello.experiments.plan import plan
+from ritornello.experiments.plan import in_steps, plan
 from ritornello.experiments.settings import EvaluateConfig, Request, RunConfig
 from ritornello.experiments.training import announce_words, train
 from ritornello.provenance import collect
@@ -81,6 +81,7 @@ def prepare(asked: Request, console: Console, began: float) -> tuple[RunConfig, 
         return began + 60 * minutes - time.monotonic()
 
     material = gather(asked, console)
+    asked = in_steps(asked, material)
     seconds = {"read": time.monotonic() - began}
     fixed: dict[str, Any] = {"pairs": asked.pairs, "protocol": asked.protocol}
     if asked.steps is None:  # evaluation may take only so much of the time

@@ -95,8 +95,9 @@ class Request:
     start_from: str | None = None  # a run folder whose weights and tokenizer to begin with
     minutes: float | None = None
     steps: int | None = None
+    epochs: float | None = None  # passes over the training text, in place of steps
     mixer: str | None = None  # a pattern of layers, such as "hgrn2" or "hgrn2*5 attention"
-    channel: str | None = None  # the channel mixer, or "none"
+    channel: str | None = None  # the channel mixer, "partner" or "none"
     dim: int | None = None
     layers: int | None = None
     batch: int | None = None
@@ -142,8 +143,11 @@ class Request:
 
     def __post_init__(self) -> None:
         _ = self.word_counts, self.taught
-        if self.minutes is not None and self.steps is not None:
-            raise InputError("minutes and steps were both given; a run is bounded by one of them")
+        bounds = [name for name in ("minutes", "steps", "epochs") if getattr(self, name) is not None]
+        if len(bounds) > 1:
+            raise InputError(f"{' and '.join(bounds)} were both given; a run is bounded by one of them")
+        if self.epochs is not None and not 0 < self.epochs < 1e6:
+            raise InputError(f"epochs: {self.epochs:g} is no number of passes over a text; use 1, or any number above 0")
         if self.minutes is not None and not 0.2 <= self.minutes < 1e6:
             raise InputError(f"minutes: {self.minutes:g} is out of range; the least is 0.2")
         for name in ("steps", "dim", "layers", "batch", "length", "threads", "checkpoint_every"):
@@ -153,8 +157,8 @@ class Request:
             raise InputError(f"vocab: {self.vocab} is out of range; 256 bytes and the end of a text make 257, the most is {2**20}")
         if self.mixer is not None:
             expand(self.mixer, self.layers)
-        if self.channel is not None and self.channel not in ("none", *CHANNEL):
-            raise unknown("channel mixer", self.channel, ["none", *sorted(CHANNEL)])
+        if self.channel is not None and self.channel not in ("none", "partner", *CHANNEL):
+            raise unknown("channel mixer", self.channel, ["none", "partner", *sorted(CHANNEL)])
         for table, cls, needed in (
             ("model", LMConfig, {"vocab": 1}),
             ("train", TrainConfig, {"steps": 1}),

@@ -61,6 +61,7 @@ class LSTM(CellMixer):
         coupled: bool = False
         gate_recurrence: bool = False
         weight_dropout: float = 0.0  # of U, in training
+        reads: int | None = None  # channels, from the first on, that the lowest layer of a model reads; None: all
 
     def __init__(self, dim: int, config: Config, place: Place):
         super().__init__(dim, config, place)
@@ -72,13 +73,16 @@ class LSTM(CellMixer):
         if config.projection is not None and not 0 < config.projection < self.width:
             raise InputError(f"lstm.projection: {config.projection} is not in 1 to {self.width - 1}, narrower than the cell")
         self.out_width = config.projection or self.width
+        if config.reads is not None and not 0 < config.reads <= dim:
+            raise InputError(f"lstm.reads: {config.reads} is not in 1 to {dim}, the model's width")
+        self.reads = config.reads if config.reads is not None and place.index == 0 else dim
         whole = self.parts == "ifgo" and config.input_activation and config.output_activation
         self.torchs = whole and not config.peepholes and not config.gate_recurrence
         self.lstm: Any  # an nn.Module with torch's names for the weights
         if self.torchs:
-            self.lstm = nn.LSTM(dim, self.width, batch_first=True, proj_size=config.projection or 0)
+            self.lstm = nn.LSTM(self.reads, self.width, batch_first=True, proj_size=config.projection or 0)
         else:
-            self.lstm = Weights(dim, self.width, self.out_width, self.parts, self.gates, config)
+            self.lstm = Weights(self.reads, self.width, self.out_width, self.parts, self.gates, config)
         self.out = nn.Linear(self.out_width, dim, bias=False) if self.out_width != dim else None
         self.reset_parameters()
 
@@ -103,7 +107,7 @@ class LSTM(CellMixer):
         return GatesState(h, c, self.zeros(batch, len(self.gates) * self.width)) if self.config.gate_recurrence else State(h, c)
 
     def inputs(self, x: Tensor) -> Tensor:
-        return linear(x, self.lstm.weight_ih_l0, self.lstm.bias_ih_l0)
+        return linear(x[..., : self.reads], self.lstm.weight_ih_l0, self.lstm.bias_ih_l0)
 
     def cell(self, x: Tensor, state: State | GatesState) -> tuple[Tensor, State | GatesState]:
         config, weights, dtype = self.config, self.lstm, self.lstm.weight_hh_l0.dtype
@@ -143,7 +147,7 @@ class LSTM(CellMixer):
     def _run(self, x: Tensor, state: State | GatesState, context: Context) -> tuple[Tensor, State | GatesState]:
         if context.impl == "loop" or not self.torchs or x.shape[1] < SHORTEST:
             return super().forward(x, state, context)
-        y, after = run(self.lstm, x, state, context.reset)
+        y, after = run(self.lstm, x[..., : self.reads], state, context.reset)
         return self.outputs(y), State(*after)
 
 

@@ -176,6 +176,8 @@ def _mingru(plan: Plan, mixer: MinGRU, model: LM, u: int, x: int) -> None:
 def _lstm(plan: Plan, mixer: LSTM, model: LM, u: int, x: int) -> None:
     if not mixer.torchs:
         raise InputError("an lstm with peepholes, gate_recurrence or parts switched off")
+    if mixer.reads != mixer.dim:
+        raise InputError("an lstm that reads a part of its input")
     cell, W, narrow = mixer.lstm, mixer.width, mixer.out_width
     h = plan.register(max(W, narrow))
     plan.step("recall", out=h, columns=narrow, leaf=plan.leaf)
@@ -289,19 +291,19 @@ STEPS: dict[str, Callable[..., None]] = {
 def plan(model: LM, weights: str, lanes: int) -> Plan:
     """The whole model. InputError names what in it cannot be decoded natively."""
     config = model.config
-    for name in (*config.layers, config.channel):
+    for name in (*config.layers, *config.channels):
         if name is not None and name not in STEPS:
             raise InputError(f"{name} layers; known: {', '.join(STEPS)}")
-    if config.wiring == "dense":
-        raise InputError("dense wiring")
+    if config.wiring != "residual" or config.norm == "none":
+        raise InputError(f"{config.wiring} wiring" if config.wiring != "residual" else "a model without norms")
     made, D = Plan(weights, lanes), config.dim
     x, u = made.register(D), made.register(D)
     table = model.embedding.weight * model.scale if config.embedding_scale else model.embedding.weight
-    made.step("embed", out=x, columns=D, pointers={"weight": made.keep(table)})
+    made.step("embed", out=x, columns=D, pointers={"weight": made.keep(nn.functional.pad(table, (0, D - table.shape[1])))})
     if model.embedding_norm is not None:
         made.norm(model.embedding_norm, x, x)
-    for name, block, state in zip(config.layers, model.blocks, model.init_state(1), strict=True):
-        for kind, mixer, norm, own in ((name, "time", "time_norm", state.time), (config.channel, "channel", "channel_norm", state.channel)):
+    for name, channel, block, state in zip(config.layers, config.channels, model.blocks, model.init_state(1), strict=True):
+        for kind, mixer, norm, own in ((name, "time", "time_norm", state.time), (channel, "channel", "channel_norm", state.channel)):
             if kind is not None:
                 made.norm(getattr(block, norm), x, u)
                 with made.scratch():

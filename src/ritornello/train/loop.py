@@ -39,7 +39,7 @@ class TrainConfig:
     batch: int = 16  # rows
     length: int = 256  # tokens of a row in one step
     lr: float = 3e-3
-    optimizer: Literal["muon", "adamw", "sgd"] = "muon"
+    optimizer: Literal["muon", "adamw", "adam", "sgd"] = "muon"
     schedule: Schedule = "wsd"
     warmup: int = 20  # steps
     weight_decay: float = 0.1

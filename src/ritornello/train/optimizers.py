@@ -3,6 +3,7 @@
 Matrices go to Muon (Jordan et al. 2024, its update scaled to AdamW's size as in Liu et al. 2025, arXiv:2502.16982, so that one
 rate serves both) or to AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 Embeddings, heads, norms, biases and a mixer's `plain` parameters go to AdamW without weight decay.
+With "adam" all go to Adam as it was (Kingma and Ba 2015, arXiv:1412.6980: betas 0.9 and 0.999; decay of matrices joins the gradient).
 With "sgd" all go to plain stochastic gradient descent without momentum, W <- W - lr (G + decay W), the decay of matrices only.
 """
 
@@ -30,9 +31,9 @@ def groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, nn.Para
 class Optimizers:
     """The optimisers of a run as one: step, rate, and their memory as named tensors."""
 
-    def __init__(self, model: nn.Module, kind: Literal["muon", "adamw", "sgd"], weight_decay: float):
+    def __init__(self, model: nn.Module, kind: Literal["muon", "adamw", "adam", "sgd"], weight_decay: float):
         matrices, rest = groups(model)
-        other = _sgd if kind == "sgd" else _adamw
+        other = {"sgd": _sgd, "adam": _adam}.get(kind, _adamw)
         self.parts: list[tuple[torch.optim.Optimizer, dict[str, nn.Parameter]]] = []
         if matrices and kind == "muon":
             self.parts.append((Muon(list(matrices.values()), weight_decay), matrices))
@@ -122,6 +123,10 @@ def orthogonal(x: Tensor) -> Tensor:
 
 def _adamw(named: dict[str, nn.Parameter], weight_decay: float) -> torch.optim.AdamW:
     return torch.optim.AdamW(list(named.values()), lr=0.0, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
+
+
+def _adam(named: dict[str, nn.Parameter], weight_decay: float) -> torch.optim.Adam:
+    return torch.optim.Adam(list(named.values()), lr=0.0, weight_decay=weight_decay, fused=True)
 
 
 def _sgd(named: dict[str, nn.Parameter], weight_decay: float) -> torch.optim.SGD:
