@@ -92,6 +92,13 @@ def test_too_many_sources(rows, tmp_path, monkeypatch):
         fetch(str(rows), tmp_path / "out", by="text")
 
 
+def test_two_sources_of_one_file_name(rows, tmp_path):
+    found = [{"text": "one", "set": "a/b"}, {"text": "two", "set": "a b"}]
+    (rows / "train.jsonl").write_text("\n".join(map(json.dumps, found)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"--by set: 'a b' and another value would both be a-b\.jsonl"):
+        fetch(str(rows), tmp_path / "out", by="set")
+
+
 def test_a_damaged_file_is_one_line(rows, tmp_path):
     (rows / "train.jsonl").write_text('{"text": "one"}\n{"text": \n', encoding="utf-8")
     with pytest.raises(InputError, match="cannot be fetched: ") as refused:

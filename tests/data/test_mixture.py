@@ -61,6 +61,15 @@ def test_each_source_gives_its_share_in_whole_documents(data):
     assert manifest["words"] == sum(count(text) for name in ("01-talk", "02-books") for text in texts(out / f"{name}.jsonl")) == 1010
 
 
+def test_a_budget_that_whole_documents_fill_and_a_rest_that_no_line_fits(data):
+    talk = build(data, "exact", words=800)[0]["sources"]["talk"]
+    assert (talk["words"], talk["documents"], talk["cut"], talk["not_drawn"]) == (600, 6, None, {"documents": 54})
+    manifest, out = build(data, "rest", words=806)
+    talk = manifest["sources"]["talk"]
+    assert (talk["words"], talk["documents"], talk["cut"]) == (600, 6, {"document": 7, "words": 100, "kept": 0})
+    assert len(texts(out / "01-talk.jsonl")) == 6
+
+
 def test_the_manifest_says_what_is_there(data):
     manifest, out = build(data)
     assert json.loads((out / "manifest.json").read_text()) == manifest
@@ -107,6 +116,14 @@ def test_a_shortage_is_said_and_redistributed_only_if_asked(data):
     assert manifest["words"] == 6000 + 16_000
 
 
+def test_what_is_lacking_is_asked_of_the_others_by_their_shares(data):
+    (data / "few.txt").write_text("one two three four five\n" * 20, encoding="utf-8")
+    few, talk, books = (mixture.SourcePlan(files=(f"{name}.txt",), share=share) for name, share in (("few", 2), ("talk", 1), ("books", 3)))
+    plan = Plan(words=1200, sources={"few": few, "talk": talk, "books": books}, shortage="redistribute")
+    found = build_mixture(plan, data.parent / "out", [data], cache=data.parent / "cache")["sources"]
+    assert [facts["words"] for facts in found.values()] == [100, 275, 820]  # of 400, 200 + 75 and 600 + 225; in lines of 11 and 10
+
+
 def test_long_documents_are_parted_at_line_ends(data):
     _, out = build(data, words=16_000, change={"books": {"longest": 500, "share": 1e6}})
     found = texts(out / "02-books.jsonl")
@@ -114,6 +131,9 @@ def test_long_documents_are_parted_at_line_ends(data):
     whole = (data / "books.txt").read_text()
     assert all(text in whole for text in found)
     assert len(set(found)) == len(found) == 32
+    (data / "talk.txt").write_text("a b c d e\n" * 120, encoding="utf-8")  # as many words as there can be in so many bytes
+    _, out = build(data, "letters", words=16_000, change={"talk": {"longest": 500, "share": 1e6}})
+    assert sorted(count(text) for text in texts(out / "01-talk.jsonl")) == [100, 500]
 
 
 def test_copies_are_left_out_across_sources(data):

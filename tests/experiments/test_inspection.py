@@ -6,6 +6,7 @@ import pytest
 
 from ritornello.data.mixture import Plan, SourcePlan, build_mixture
 from ritornello.errors import InputError
+from ritornello.experiments import inspection
 from ritornello.experiments.inspection import inspect, table
 
 DOCUMENTS = [
@@ -21,7 +22,10 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def test_a_corpus_by_hand(tmp_path):
+@pytest.mark.parametrize("piece", [1 << 18, 16])
+def test_a_corpus_by_hand(tmp_path, monkeypatch, piece):
+    """In pieces of any size."""
+    monkeypatch.setattr(inspection, "PIECE", piece)
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in DOCUMENTS), encoding="utf-8")
     found = inspect(str(tmp_path / "a.jsonl"), tokenizer="bytes")
     size = sum(len(text.encode()) for text in DOCUMENTS)
@@ -59,6 +63,18 @@ def test_a_built_corpus_tells_its_sources_and_a_changed_one_is_noticed(tmp_path)
     (tmp_path / "out" / "manifest.json").write_text('{"sources": [1]}', encoding="utf-8")
     with pytest.raises(InputError, match="not a manifest of `ritornello data build`"):
         inspect(str(tmp_path / "out"))
+
+
+def test_words_by_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("\ufeffone two\r\n\r\nthree é\n\n", encoding="utf-8")
+    (tmp_path / "in" / "b.jsonl").write_text('{"text": "four five six"}\n{"text": ""}\n{"text": "seven"}\n', encoding="utf-8")
+    (tmp_path / "in" / "c.txt").write_text("", encoding="utf-8")
+    (tmp_path / "in" / "d.txt").write_text("eight", encoding="utf-8")
+    found = inspect(str(tmp_path / "in"), documents="blank")["sources"]
+    assert [(each["file"], each["words"], each["documents"]) for each in found] == [
+        ("a.txt", 4, 2), ("b.jsonl", 4, 2), ("c.txt", 0, 0), ("d.txt", 1, 1)
+    ]  # fmt: skip
 
 
 def test_what_a_document_is_can_be_said(tmp_path):

@@ -57,6 +57,24 @@ def test_planted_overlaps(corpus, data, monkeypatch, block):
     assert overlap(corpus, ["blimp-fast"], data) == [WANT]
 
 
+def test_a_long_document_is_compared_across_its_pieces(tmp_path, data, monkeypatch):
+    """Documents of two pieces with 13 words around the seam: 3 before it and 10 after, and so on to 12 and 1."""
+    monkeypatch.setattr(module, "BLOCK", 1)
+    phrases = [[f"p{document}q{word}" for word in range(13)] for document in range(24)]
+    texts = []
+    for number, phrase in enumerate(phrases):
+        before = " ".join(phrase[: number % 12 + 1])
+        texts.append(f"{'f' * 9} " * (((1 << 16) - len(before) - 20) // 10) + "g" * 10 + " " + " ".join(phrase) + " and more of it" * 9)
+    (tmp_path / "long.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    corpus = read_corpus(str(tmp_path / "long.jsonl"), cache=tmp_path / "cache")
+    trained = {corpus.text(span) for span in corpus.train}
+    pairs = [json.dumps({"good": " ".join(phrase), "bad": "f"}) for text, phrase in zip(texts, phrases, strict=True) if text in trained]
+    (data / "babylm_eval" / "blimp_fast" / "one.jsonl").write_text("\n".join(pairs), encoding="utf-8")
+    (data / "babylm_eval" / "blimp_fast" / "two.jsonl").unlink()
+    row = overlap(corpus, ["blimp-fast"], data)[0]
+    assert row["overlap_13"] == row["items"] == len(pairs) > 20
+
+
 def test_a_set_that_cannot_be_read_is_named_and_the_rest_counted(corpus, data):
     rows = overlap(corpus, ["ewok", "glue-2024", "blimp-fast"], data)
     assert [row["suite"] for row in rows] == ["ewok", "glue-2024", "blimp-fast"]

@@ -51,7 +51,7 @@ def named_folder(target: Path) -> Iterator[Path]:
         _sweep(parent, prefix)
         around = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
     folder = around / target.name
     try:
         folder.mkdir()  # with the permissions a user's folders have, which those of a temporary one are not
@@ -61,7 +61,7 @@ def named_folder(target: Path) -> Iterator[Path]:
                 os.fsync(opened.fileno())
         os.rename(folder, target)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written: {error.strerror}; nothing was left there") from error
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}; nothing was left there") from error
     finally:
         shutil.rmtree(around, ignore_errors=True)
 

@@ -85,7 +85,10 @@ def fetch(
                 if part not in sinks:
                     if len(sinks) == MOST_FILES:
                         raise InputError(f"--by {by}: more than {MOST_FILES:,} different values, so no source; choose another column")
-                    sinks[part] = _Sink(open_files.enter_context(open(folder / _file(part, public.lines), "xb")), public.lines)
+                    path = folder / _file(part, public.lines)
+                    if path.exists():
+                        raise InputError(f"--by {by}: {part!r} and another value would both be {path.name}; choose another column")
+                    sinks[part] = _Sink(open_files.enter_context(open(path, "wb")), public.lines)
                 text = _value(row, column, name)
                 if not isinstance(text, str):
                     raise InputError(f"{name}: column {column!r} should hold text, found {type(text).__name__}; choose one with --column")
@@ -111,6 +114,8 @@ def _rows(name: str, public: Public, split: str) -> Iterator[tuple[str, dict[str
     """(source, row) of all rows, one at a time. Everything that a library or a network can do becomes one line."""
     try:
         from datasets import DownloadConfig, disable_progress_bars, load_dataset
+        from datasets.exceptions import DatasetsError
+        from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise InputError("fetching corpora needs the datasets library: pip install 'ritornello[data]'") from error
     disable_progress_bars()
@@ -124,7 +129,7 @@ def _rows(name: str, public: Public, split: str) -> Iterator[tuple[str, dict[str
         for source, rows in found.items() if public.files else [(Path(repository).name, found)]:
             for row in rows:
                 yield source, row
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, DatasetsError, *HfHubHTTPError.__bases__) as error:  # of whatever speaks HTTP here
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__

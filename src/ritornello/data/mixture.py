@@ -154,20 +154,18 @@ def _locate(file: str, folders: Sequence[Path], name: str) -> str:
 
 def _redistribute(draws: Sequence[Draw], copies: Copies | None) -> None:
     """What used-up sources lack is asked of the others, by their shares, until it is there or all are used up."""
-    lacking = 0.0
     while True:
+        lacking = sum(draw.lacking for draw in draws if draw.is_used_up)
         for draw in draws:
             if draw.is_used_up:
-                lacking += draw.lacking
                 draw.goal -= draw.lacking
-        rest = [draw for draw in draws if not draw.is_used_up]
+        rest = [draw for draw in draws if not draw.is_used_up or draw.words > draw.goal]  # more to draw, or to leave uncut
         if lacking < 1 or not rest:
             return
         whole = sum(draw.asked for draw in rest)
         for draw in rest:
             draw.goal += lacking * draw.asked / whole
             draw.take(copies)
-        lacking = 0.0
 
 
 def _manifest(plan: Plan, draws: Sequence[Draw]) -> dict[str, Any]:

@@ -36,14 +36,12 @@ def first_pass(kind: str, corpus: Corpus, tokens: Tokens, tokenizer: Tokenizer) 
         return easy_first(sizes)
     key = kind.rpartition("#")[2] if kind.startswith(BY_RUN) else f"trigrams-{tokenizer.sha256[:32]}"
     place = corpus.folder / f"order{FORMAT}-{key}"
-    if not (place / "order.npy").exists():
+    if not place.exists():
         with new_folder(place) as fresh:
             hard = _by_run(kind, corpus) if kind.startswith(BY_RUN) else _by_trigrams(tokens, sizes, tokenizer)
-            np.save(fresh / "order.npy", easy_first(hard), allow_pickle=False)
-    try:
-        order = np.load(place / "order.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{place}: damaged; remove that folder of the cache") from error
+            (fresh / "order").write_bytes(easy_first(hard).astype("<i8").tobytes())
+    raw = (place / "order").read_bytes()
+    order = np.frombuffer(raw[: len(raw) // 8 * 8], "<i8").astype(np.int64)
     if not np.array_equal(np.sort(order), np.arange(len(sizes))):
         raise InputError(f"{place}: damaged; remove that folder of the cache")
     return order

@@ -20,7 +20,7 @@ from ritornello.config import read_file
 from ritornello.data.corpus import Corpus, read_corpus
 from ritornello.data.documents import parted
 from ritornello.data.duplicates import Duplicates
-from ritornello.data.sources import MANIFEST
+from ritornello.data.sources import MANIFEST, Format, find, parts
 from ritornello.data.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
 from ritornello.data.words import count, words
 from ritornello.errors import InputError
@@ -57,7 +57,10 @@ def inspect(
     corpus = read_corpus(spec, documents=documents, encoding=encoding, column=column, progress=console.progress)
     found: dict[str, Any] = {"name": corpus.name, "words": corpus.words, "documents": len(corpus.whole()), "nbytes": corpus.nbytes}
     found |= {"each_is_a": corpus.documents, "held_out": len(corpus.held_out), "sources": _sources(spec, corpus)}
-    found |= _contents(corpus, made_by, console)
+    contents, lengths = _contents(corpus, made_by, console)
+    found |= contents
+    if len(corpus.sources) > 1 and not any("words" in source for source in found["sources"]):
+        _count_sources(found["sources"], str(spec), Format(encoding, column), corpus, lengths)
     found["copies"] = _copies(corpus, similarity, console)
     if folder is not None:
         names = [each for name in suites for each in (there(folder) if name == "all" else [name])]
@@ -93,6 +96,19 @@ def _sources(spec: str | None, corpus: Corpus) -> list[dict[str, Any]]:
     return found
 
 
+def _count_sources(sources: list[dict[str, Any]], spec: str, form: Format, corpus: Corpus, lengths: np.ndarray) -> None:
+    """Give each raw file its words and documents, by where it ends in the corpus's text: parts one after another, two newlines each."""
+    ends, end = [], 0
+    for source in find(spec, Path()):
+        for part in parts(source, form):
+            size = sum(len(piece.encode()) for piece in part.pieces)
+            end += size + 2 if size else 0
+        ends.append(end)
+    which = np.searchsorted(ends, corpus.whole()[:, 0], side="right")
+    for number, told in enumerate(sources):
+        told["words"], told["documents"] = int(lengths[which == number].sum()), int((which == number).sum())
+
+
 def _pieces(corpus: Corpus) -> Iterator[tuple[int, str]]:
     """(document, text) of all documents, in pieces."""
     for number, (start, end) in enumerate(corpus.whole().tolist()):
@@ -100,7 +116,8 @@ def _pieces(corpus: Corpus) -> Iterator[tuple[int, str]]:
             yield number, corpus.text((first, last))
 
 
-def _contents(corpus: Corpus, tokenizer: tuple[str, Tokenizer] | None, console: Console) -> dict[str, Any]:
+def _contents(corpus: Corpus, tokenizer: tuple[str, Tokenizer] | None, console: Console) -> tuple[dict[str, Any], np.ndarray]:
+    """What one pass over the text finds, and the words of each document (n,)."""
     types: Counter[str] = Counter()
     signs: Counter[str] = Counter()
     lengths = np.zeros(len(corpus.whole()), np.int64)
@@ -121,7 +138,7 @@ def _contents(corpus: Corpus, tokenizer: tuple[str, Tokenizer] | None, console: 
         name, made_by = tokenizer
         per = {"tokens_per_word": tokens / corpus.words, "bytes_per_token": corpus.nbytes / max(1, tokens)}
         found["tokenizer"] = {"name": name, "size": made_by.size, "tokens": tokens} | per
-    return found
+    return found, lengths
 
 
 def _scripts(signs: Counter[str]) -> dict[str, float]:
