@@ -14,18 +14,21 @@ from ritornello import cli, folder
 from ritornello._native.library import library
 from ritornello.config import from_dict
 from ritornello.data.corpus import read_corpus
-from ritornello.data.tokenizers import load_tokenizer, train_bpe
+from ritornello.data.tokenizers import ByteTokenizer, load_tokenizer, train_bpe
 from ritornello.data.tokens import encode_corpus
 from ritornello.errors import InputError
 from ritornello.evals.scoring import stream_nats
+from ritornello.evals.subject import CausalSubject
 from ritornello.experiments import lessons, writing
 from ritornello.experiments.console import Console
 from ritornello.experiments.distill import Distillation, unlike
 from ritornello.experiments.flops import forward_flop, training_flop
 from ritornello.experiments.lessons import enrol, open_teacher
 from ritornello.experiments.material import gather_again
+from ritornello.experiments.record import read
 from ritornello.experiments.settings import RunConfig
 from ritornello.train.distill import Live, TeachConfig
+from ritornello.train.hints import HintConfig
 from ritornello.train.teachers import Teachers
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
@@ -89,6 +92,7 @@ def test_a_student_and_its_control_differ_in_the_share_and_the_steps_alone(capsy
     assert (student.model, student.train.seed, student.train.lr) == (config("teacher").model, 1, config("teacher").train.lr)
     log = [json.loads(line) for line in Path("plain/student/log.jsonl").read_text().splitlines()]
     assert all(one["loss"] == pytest.approx(0.5 * one["cross_entropy"] + 0.5 * one["taught"], rel=1e-5) for one in log)
+    assert "taught" not in Path("plain/control/log.jsonl").read_text()  # nobody is asked for a share of nothing
     ratio = log[0]["bits_per_byte"] / log[0]["cross_entropy"]
     assert all(one["bits_per_byte"] == pytest.approx(ratio * one["cross_entropy"]) for one in log)
     before = {file: file.stat().st_mtime_ns for file in Path("plain").rglob("*.safetensors")}
@@ -96,6 +100,13 @@ def test_a_student_and_its_control_differ_in_the_share_and_the_steps_alone(capsy
     assert before == {file: file.stat().st_mtime_ns for file in Path("plain").rglob("*.safetensors")}
     rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == ["teacher teacher", "student", "control"]
+    lines = read("plain/results.jsonl")
+    assert [(line["system"], line["steps"], line["config"]) for line in lines] == [
+        ("student", 12, {}),
+        ("control", 16, {"teach.alpha": 0.0}),
+    ]
+    assert lines[0]["flop"] == rows["student"]["flop"] == 12 * 4 * 32 * per_token
+    assert rows["control"]["flop"] == pytest.approx(rows["student"]["flop"], rel=0.5 / 16)
     bits = {
         name: json.loads(Path(f"plain/{name}/results.json").read_text())["headline"]["bits_per_byte"] for name in ("student", "control")
     }
@@ -160,8 +171,18 @@ def small_files(monkeypatch):
     monkeypatch.setattr(lessons, "PLACES", 2000)
 
 
+@pytest.fixture
+def lively(monkeypatch):
+    """A teacher to whom every token it has read matters."""
+    subject = replace(open_teacher("teacher"), sha256="lively")
+    for weight in subject.model.parameters():
+        weight.data *= 3
+    monkeypatch.setattr(lessons, "open_teacher", lambda spec: subject)
+    return subject
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_kept_opinions_of_every_token_are_those_of_the_teachers(small_files, temperature):
+def test_kept_opinions_of_every_token_are_those_of_the_teachers(small_files, lively, temperature):
     """Where a document began in the row both have read the same; a kept number is a float16."""
     one = material()
     teach = TeachConfig(teachers=("teacher",), top=257, temperature=temperature)
@@ -171,13 +192,12 @@ def test_kept_opinions_of_every_token_are_those_of_the_teachers(small_files, tem
     begun = batch.reset.long().cumsum(1) > 1
     assert begun.sum() > 600
     batch = batch._replace(targets=batch.targets.where(begun, -100))
-    live = Live(Teachers([open_teacher("teacher").model], 257, temperature))
+    live = Live(Teachers([lively.model], 257, temperature))
     logits = torch.randn(2, 600, 257, generator=torch.Generator().manual_seed(0))
     found, wanted = (lesson(batch, logits, lesson.init_state(2))[0] for lesson in (school.lesson, live))
     assert float(found) == pytest.approx(float(wanted), rel=2e-3)
     log_p = live.teachers(batch.tokens, live.init_state(2), batch.reset)[0]
-    student = torch.log(log_p.exp().where(begun[..., None], 1)) * temperature  # it agrees with its teacher
-    assert float(school.lesson(batch, student, ())[0]) < 1e-4 * float(wanted)
+    assert float(school.lesson(batch, log_p * temperature, ())[0]) < 1e-4 * float(wanted)  # of a student that agrees with its teacher
     few = enrol(replace(teach, top=5), one.corpus, one.tokenizer, one.train, QUIET).lesson
     assert 0.05 * float(wanted) < float(few(batch, logits, ())[0]) < float(wanted)
 
@@ -309,6 +329,32 @@ def test_a_teacher_writes_the_text(capsys, monkeypatch):
     assert [file.read_bytes() for file in files] == before
     with pytest.raises(InputError, match="written by another teacher or from another seed; choose another --out"):
         writing.write_corpus(open_teacher("teacher"), Path("sequences/written"), 60, seed=2, console=QUIET)
+
+
+class EveryThird:
+    """A model that writes "aa" and the end, by how much it has read since the last reset."""
+
+    def init_state(self, batch: int) -> torch.Tensor:
+        return torch.zeros(batch, dtype=torch.int64)
+
+    def __call__(self, tokens, state, reset=None):
+        seen = (state if reset is None else state.where(~reset[:, 0], 0)) + 1
+        token = torch.where(seen < 3, ord("a"), 256)
+        return 100.0 * torch.nn.functional.one_hot(token, 257)[:, None], seen
+
+
+def test_a_writer_begins_every_text_anew():
+    subject = CausalSubject(EveryThird(), ByteTokenizer(), "third", "")
+    texts = writing.write_texts(subject, 2, 7, torch.Generator().manual_seed(0))
+    assert texts == ["aa", "aa", "aa", "aa", "a", "a"]
+
+
+def test_the_first_teacher_gives_the_hints():
+    one = material()
+    teach = TeachConfig(teachers=("teacher", "teacher"), hints=HintConfig())
+    school = enrol(teach, one.corpus, one.tokenizer, one.train, QUIET)
+    loss = school.loss(ritornello.load("teacher").model, config("teacher").train)
+    assert loss.hints.teacher[0] is school.subjects[0].model
 
 
 def test_hints_across_architectures(capsys):

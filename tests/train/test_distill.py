@@ -103,8 +103,9 @@ def test_the_loss_is_the_formula(average):
     student, teachers = lm().double().eval(), [lm("lstm", seed=1).double(), lm(seed=2).double()]
     loss = taught(student, *teachers, alpha=0.3, temperature=1.7, average=average)
     one = batch(unscored=4)
+    one = one._replace(reset=torch.zeros(2, 11, dtype=torch.bool).index_fill(1, torch.tensor([6]), True))
     found = loss(one, loss.init_state(2))
-    logits = [model(one.tokens, model.init_state(2))[0].detach().flatten(0, 1).numpy() for model in (student, *teachers)]
+    logits = [model(one.tokens, model.init_state(2), one.reset)[0].detach().flatten(0, 1).numpy() for model in (student, *teachers)]
     wanted = by_hand(logits[0], logits[1:], one.targets.flatten().numpy(), 0.3, 1.7, average)
     assert float(found.nats.detach()) == pytest.approx(wanted, rel=1e-10)
     assert int(found.scored) == 14

@@ -5,11 +5,13 @@
                              training and their teachers' reading or writing cost together, within a step
     OUT/written              the corpus, where a teacher writes it
     OUT/distill.json         what came of all of them, on the same held-out text
+    OUT/results.jsonl        a line a run, as everywhere; its flop are those of the teachers too
 
 Every run is an ordinary run folder. The same command goes on where it was stopped. Students of students: Furlanello et al. 2018,
 arXiv:1805.04770 (born-again networks), each with the one before as its only teacher.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,7 +25,7 @@ from torch import nn
 
 from ritornello import folder
 from ritornello.analysis.numerals import score
-from ritornello.config import differences, from_dict, override, read_file, to_dict
+from ritornello.config import differences, from_dict, override, to_dict
 from ritornello.errors import InputError, unknown
 from ritornello.evals.perplexity import difference, held_out
 from ritornello.evals.scoring import Scored
@@ -32,6 +34,7 @@ from ritornello.experiments.evaluation import score_sample
 from ritornello.experiments.flops import forward_flop, training_flop
 from ritornello.experiments.lessons import School, open_teacher
 from ritornello.experiments.material import Material
+from ritornello.experiments.record import record
 from ritornello.experiments.run import begin, prepare, resume
 from ritornello.experiments.settings import Request, RunConfig
 from ritornello.experiments.subjects import at_words, is_run
@@ -103,7 +106,9 @@ def distill(asked: Distillation, console: Console | None = None) -> dict[str, An
                 console.say(f"the control differs from {done[-1].name} in {name}: {now} instead of {was}")
             _train(control, console)
             done.append(control)
-        found = _results(asked, done, console)
+        lines = [record(pupil.path, "distill", pupil.name, base=done[0].config) | {"flop": pupil.flop} for pupil in done]
+        found = _results(asked, done, lines, console)
+        folder.write_bytes(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
         folder.write_json(out / "distill.json", found)
     return found
 
@@ -146,7 +151,7 @@ def _shares(text: str | None) -> tuple[float, ...] | None:
 def table(found: dict[str, Any]) -> str:
     """What `distill` found, for a terminal."""
     shown = Table(box=None, pad_edge=False)
-    suites = list(dict.fromkeys(suite for row in found["rows"] for suite in row.get("pairs", {})))
+    suites = list(dict.fromkeys(suite for row in found["rows"] for suite in row.get("scores", {})))
     for name in ("run", "alpha", "steps", "FLOP", "seconds", "bits per byte", "minus the control", *suites):
         shown.add_column(name, justify="left" if name == "run" else "right")
     for row in found["rows"]:
@@ -154,18 +159,18 @@ def table(found: dict[str, Any]) -> str:
         if "alpha" in row:
             numbers = f"{row['alpha']:g}", f"{row['steps']:,}", f"{row['flop']:.3g}", f"{row['seconds']:,.0f}"
         apart = _signed(**row["minus_control"]) if "minus_control" in row else ""
-        pairs = (score("accuracy (official)", row["pairs"][suite]) if suite in row.get("pairs", {}) else "" for suite in suites)
+        told = [row.get("scores", {}).get(suite) for suite in suites]
         bits = score("bits per byte", row["bits_per_byte"], row["stderr"])
-        shown.add_row(escape(row["name"]), *numbers, bits, apart, *pairs)
-    told = [f"{name}: {was} in the student, {now} in the control" for name, (was, now) in found["differences"].items()]
+        shown.add_row(escape(row["name"]), *numbers, bits, apart, *("" if value is None else score("accuracy", value) for value in told))
+    changed = [f"{name}: {was} in the student, {now} in the control" for name, (was, now) in found["differences"].items()]
     if any(row["name"] == "control" for row in found["rows"]):
-        told = ["The control differs from the last student in nothing but this:", *told]
+        last = ["The control differs from the last student in nothing but this:", *changed]
     else:
-        told = ["No control was run (--no-control)."]
+        last = ["No control was run (--no-control)."]
     scope = (
         f"On the held-out text of {found['held_out']}. Intervals (95 %) are over its documents; one run each says nothing of other seeds."
     )
-    return "\n".join([render(shown), scope, *told])
+    return "\n".join([render(shown), scope, *last])
 
 
 def _signed(value: float, stderr: float | None) -> str:
@@ -310,7 +315,7 @@ def _forward(model: Any, length: int) -> float:
     return 2.0 * (sum(weight.numel() for weight in matrices) - free + (out.numel() if id(out) in read else 0))
 
 
-def _results(asked: Distillation, done: list[Pupil], console: Console) -> dict[str, Any]:
+def _results(asked: Distillation, done: list[Pupil], lines: list[dict[str, Any]], console: Console) -> dict[str, Any]:
     """All runs and the teachers on one held-out text, each beside the control."""
     last = done[-1]  # the control, on the text that was read, if there is one
     config, material = last.config, last.material
@@ -328,6 +333,7 @@ def _results(asked: Distillation, done: list[Pupil], console: Console) -> dict[s
     for name, model in models.items():
         console.progress(f"scoring {len(sample.ids):,} held-out tokens with {name}")
         scored[name] = score_sample(model, config, material, sample)[0]
+    about = {pupil.name: _about(pupil, line) for pupil, line in zip(done, lines, strict=True)}
     rows = []
     for (name, each), model in zip(scored.items(), models.values(), strict=True):
         nbytes = material.nbytes(each.targets)
@@ -336,7 +342,7 @@ def _results(asked: Distillation, done: list[Pupil], console: Console) -> dict[s
         if "control" in scored and name != "control":
             apart = difference(each.nats, scored["control"].nats, each.documents, nbytes, than="control")
             row["minus_control"] = {"value": apart.value, "stderr": apart.stderr}
-        rows.append(row | next((_about(pupil) for pupil in done if pupil.name == name), {}))
+        rows.append(row | about.get(name, {}))
     changed = unlike(done[-2].config, last.config) if asked.control else {}
     return {"rows": rows, "differences": changed, "held_out": material.corpus.name}
 
@@ -345,16 +351,9 @@ def _size(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def _about(pupil: Pupil) -> dict[str, Any]:
-    config = pupil.config
-    assert config.teach is not None, "a student has teachers"
-    results = read_file(pupil.path / "results.json")
-    suites = {row["suite"]: row["value"] for row in results["rows"] if row["task"] == "all" and row["metric"] == "accuracy (official)"}
-    return {
-        "path": str(pupil.path),
-        "alpha": config.teach.alpha,
-        "steps": config.train.steps,
-        "flop": pupil.flop,
-        "seconds": results["cost"]["seconds"]["train"],
-        "pairs": suites,
-    }
+def _about(pupil: Pupil, line: dict[str, Any]) -> dict[str, Any]:
+    """What a row tells of a run beside its bits per byte."""
+    assert pupil.config.teach is not None, "a student has teachers"
+    told = {name: line[name] for name in ("steps", "flop", "seconds")}
+    scores = {suite: value for suite, value in line["scores"].items() if not suite.endswith("bits_per_byte")}
+    return {"path": str(pupil.path), "alpha": pupil.config.teach.alpha, **told, "scores": scores}

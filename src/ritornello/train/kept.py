@@ -33,8 +33,6 @@ def likeliest(log_p: Tensor, top: int) -> Tensor:
     """log p (B, T, V) to (B, T, 2 top + 1) float32: the likeliest ids, log p of each, and of all others together."""
     values, ids = log_p.topk(min(top, log_p.shape[-1]))
     rest = torch.log1p(-values.double().exp().sum(-1, keepdim=True).clamp(max=1)).to(values.dtype)
-    if top >= log_p.shape[-1]:
-        rest = torch.full_like(rest, -torch.inf)
     return torch.cat([ids.to(values.dtype), values, rest], -1).float()
 
 
