@@ -72,7 +72,7 @@ def test_a_run_leaves_the_folder_it_promises(text):
     path = ritornello.run(text, out="out", documents="blank", quiet=True, **SMALL)
     assert {each.name for each in path.iterdir()} - {".lock"} == {*folder.FILES, "checkpoints"}
     config, results = (json.loads((path / name).read_text()) for name in ("config.json", "results.json"))
-    assert (config["format"], results["format"]) == (1, 1)
+    assert (config["format"], results["format"], results["weights"]) == (1, 1, "the last step's")
     log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log] == list(range(1, 13))
     assert [record["step"] for record in log if "held_out_bits_per_byte" in record] == [4, 8, 12]
@@ -199,6 +199,8 @@ def test_another_runs_weights_are_a_beginning(text):
         torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-6)
     with pytest.raises(InputError, match="--dim cannot go with --from"):
         ritornello.run(text, out="other", start_from=str(parent), steps=1, dim=64, quiet=True)
+    with pytest.raises(InputError, match=r"model.norm cannot go with --from: parent brings its model; only dropout may change"):
+        ritornello.run(text, out="other", start_from=str(parent), steps=1, model={"norm": "layer", "word_dropout": 0.1}, quiet=True)
     assert not Path("other").exists()
 
 

@@ -19,7 +19,7 @@ from ritornello.experiments.machine import WORST_ERROR, fastest_gemm, keep_freed
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import CorpusConfig, EvaluateConfig, Request, RunConfig, TokenizerConfig
 from ritornello.mixers.layers import describe
-from ritornello.model import LM, LMConfig, parameters
+from ritornello.model import DROPOUTS, LM, LMConfig, parameters
 from ritornello.provenance import cores
 from ritornello.train.loop import TrainConfig, Trainer
 
@@ -163,7 +163,9 @@ def _configs(
 ) -> tuple[LMConfig, TrainConfig]:
     """The plan's values, with everything the user fixed put over them."""
     if material.parent is not None:
-        model = replace(material.parent, dropout=request.model.get("dropout", shape.dropout))
+        if foreign := sorted(set(request.model) - set(DROPOUTS)):
+            raise InputError(f"model.{foreign[0]} cannot go with --from: {request.start_from} brings its model; only dropout may change")
+        model = from_dict(LMConfig, to_dict(material.parent) | {"dropout": shape.dropout} | request.model, "model")
     else:
         layers = tuple(request.model.get("layers", shape.layers))
         planned = scaling.model_config(material.tokenizer.size, shape.dim, layers, shape.dropout, request.channel_name)
