@@ -390,6 +390,7 @@ BAD = {
     "generations of a grid": (["--generations", "2", "--alpha", "0.1,0.2"], "--generations goes with one --alpha"),
     "chunks": (["train.loss_chunk=8"], "train.loss_chunk does not go with teach"),
     "masked": (["train.objective.ar=1"], "train.objective: ar, tar and masked do not go with teach"),
+    "ids": (["model.vocab=300"], "model.vocab: 300 ids, and teacher knows 257; leave it out"),
     "field": (["teach.alpa=1"], "unknown field 'teach.alpa'. Did you mean 'teach.alpha'?"),
     "no teacher there": (["--teacher", "nobody"], "nobody"),
 }
@@ -416,6 +417,9 @@ def test_a_model_of_transformers_teaches_with_its_tokenizer(capsys):
     code, _, said = main(capsys, *words, *LESS)
     assert code == 2
     assert "gpt2: it was not trained here, so it says no corpus and no steps; give CORPUS and --steps" in said
+    code, _, said = main(capsys, *words, "text.txt", "--steps", 3, "--length", 64, *LESS)
+    assert code == 2
+    assert "gpt2: it reads 40 tokens, a row has 64; use a shorter --length" in said
     code, out, said = main(capsys, *words, "text.txt", "--steps", 3, "documents=blank", *LESS)
     assert code == 0, said
     assert "teacher gpt2" in out

@@ -52,6 +52,12 @@ class School:
             return NextToken(model, train.loss_chunk, train.objective)
         if train.loss_chunk is not None:
             raise InputError("train.loss_chunk does not go with teach: the divergence needs all logits at once; leave it out")
+        for spec, subject in zip(self.config.teachers, self.subjects, strict=True):
+            if self.config.match == "tokens" and model.config.vocab != subject.tokenizer.size:
+                raise InputError(f"model.vocab: {model.config.vocab:,} ids, and {spec} knows {subject.tokenizer.size:,}; leave it out")
+            reads = getattr(subject.model, "length", train.length)
+            if self.read is None and train.length > reads:
+                raise InputError(f"{spec}: it reads {reads} tokens, a row has {train.length}; use a shorter --length")
         hints = None
         if self.config.hints is not None:
             teacher = self.subjects[0].model
