@@ -201,16 +201,8 @@ def test_auto_goes_on_until_the_best_rate_lies_between_worse_ones(place, tmp_pat
     monkeypatch.setattr(compare, "work", lambda job, console: None)
 
     def line(cell, study):
-        fits = abs(cell.config.train.lr - 0.032)
-        return {
-            "system": cell.system,
-            "corpus": cell.corpus,
-            "seed": 0,
-            "rate": cell.config.train.lr,
-            "failed": None,
-            "scores": {"bits_per_byte": fits},
-            "metrics": {},
-        }
+        rate = cell.config.train.lr
+        return {"rate": rate, "failed": None, "seconds": 0.0, "scores": {"bits_per_byte": abs(rate - 0.032)}, "metrics": {}}
 
     monkeypatch.setattr(compare, "line", line)
     monkeypatch.setattr(compare._Hall, "publish", lambda self: {name: choice for (_, name), choice in self.choices.items()})

@@ -97,7 +97,7 @@ def _row(row: Table, metrics: Sequence[Table]) -> dict[str, Any]:
         "parameters": _missing(row["parameters"], lambda count: f"{count:,}"),
         "rest": _missing(row["parameters_without_embedding"], lambda count: f"{count:,}"),
         "words": _missing(row["words"], numerals.short),
-        "flop": _missing(row["flop"], lambda flop: f"{flop:.2e}".replace("e+", "e")),
+        "flop": _missing(row["flop"], numerals.power),
         "steps": _missing(row["steps"], lambda steps: f"{steps:,.0f}"),
         "seconds": _missing(row["seconds"], numerals.duration),
     }
@@ -199,7 +199,7 @@ def _rates(choice: Table) -> dict[str, Any]:
 def _cost(cost: Table) -> str:
     tuning = f", {numerals.duration(cost['tuning'])} of it on rates that were not taken" if cost["tuning"] else ""
     runs = f"{cost['runs']} run{'s' * (cost['runs'] != 1)}"
-    return f"{runs}, {numerals.duration(cost['seconds'])} of training in all{tuning}; {cost['flop']:.2e} FLOP".replace("e+", "e") + "."
+    return f"{runs}, {numerals.duration(cost['seconds'])} of training in all{tuning}; {numerals.power(cost['flop'])} FLOP."
 
 
 def _and(names: Sequence[str]) -> str:

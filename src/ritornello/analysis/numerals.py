@@ -28,6 +28,12 @@ def short(value: float) -> str:
     return _scaled(value, ("", "k", "M", "G", "T")) if abs(value) >= 999.5 else number(value)
 
 
+def power(value: float) -> str:
+    """For what has many digits: 1.23e15."""
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
 def nbytes(value: float) -> str:
     """Bytes in powers of 1,000: 512 bytes, 65.5 KB, 2.1 GB."""
     return f"{value:,.0f} bytes" if value < 999.5 else _scaled(value, ("", " KB", " MB", " GB", " TB", " PB"))

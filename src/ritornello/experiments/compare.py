@@ -48,7 +48,7 @@ def compare(asked: Study, out: str | Path, console: Console | None = None, how: 
     """
     out, console = Path(out), console or Console(quiet=True)
     jobs = at_a_time(how)
-    shelf = str(data_folder(data)) if asked.suites else None
+    shelf = str(data_folder(data).resolve()) if asked.suites else None
     out.mkdir(parents=True, exist_ok=True)
     with folder.locked(out):
         entrants = contestants(asked, out, jobs, console)
@@ -215,11 +215,11 @@ class _Hall:
             for number, (job, _) in enumerate(results, 1):
                 self.keep(jobs[job])
                 hint = f"; about {clock((time.monotonic() - began) / number * (len(left) - number))} left" if number < len(left) else ""
-                self.console.say(f"{number} of {len(left)}: {jobs[job]}: {_told(self.lines[job.path])}{hint}")
+                self.console.say(f"{number} of {len(left)}: {jobs[job]}: {_told(self.lines[jobs[job].path])}{hint}")
                 self.publish()
 
     def job(self, cell: Cell) -> Job:
-        return Job(cell.path, self.asked.suites, self.asked.text, self.data, self.asked.limit)
+        return Job(cell.path.resolve(), self.asked.suites, self.asked.text, self.data, self.asked.limit)
 
     def keep(self, cell: Cell) -> None:
         self.lines[cell.path] = line(cell, self.out.resolve().name)

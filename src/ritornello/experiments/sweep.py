@@ -124,7 +124,7 @@ def sweep(
     with folder.locked(out):
         _settle(out, {"space": dict(space), "base": dict(base), "seed": seed})
         search = _open(out)
-        while left := trials - sum(trial.state.is_finished() for trial in search.trials):
+        while (left := trials - sum(trial.state.is_finished() for trial in search.trials)) > 0:
             asked = [trial for trial in search.trials if not trial.state.is_finished()]
             if not asked:
                 for _ in range(min(count, left)):
