@@ -37,10 +37,12 @@ NAMES = {
 CLAIMS = (("HGRN2", "Mamba"), ("HGRN2", "Transformer"), ("HGRN2", "LSTM"), ("HGRN2", "xLSTM"), ("Mamba", "Transformer"))
 TAUGHT, UNTAUGHT = "BabyHGRN 1.0B, distilled", "BabyHGRN 1.0B"
 SUITES = ("supplement", "ewok", "bear", "glue")
+TRIED = ": rates tried"  # behind the name of a study: its runs of rates that were not taken
 
 
 def render(lines: Sequence[Line], overlap: dict[str, Any] | None) -> str:
     """The page; `overlap`: what `ritornello data inspect` counted of our text, if it did."""
+    lines = [line for line in lines if not line["study"].endswith(TRIED)]
     studies = {line["study"]: [each for each in lines if each["study"] == line["study"]] for line in lines}
     parts = [HEAD, _overlap(overlap)]
     told = [text for name, own in studies.items() if (text := _architectures(name, own) or _distilled(name, own))]

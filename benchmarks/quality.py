@@ -1,6 +1,6 @@
 """docs/results/runs.jsonl: a line for every run of the studies, and the pages that are made from it: log.md and babyhgrn.md.
 
-python -m benchmarks.quality --add OUT/results.jsonl --study NAME              a comparison's lines (`ritornello compare`)
+python -m benchmarks.quality --add OUT --study NAME                            the runs of `ritornello compare`
 python -m benchmarks.quality --record RUN --study NAME --system NAME           one run folder, with its evaluation/
 python -m benchmarks.quality --overlap FILE.json                               of `ritornello data inspect CORPUS --overlap all --json`
 python -m benchmarks.quality --render | --check                               write the pages, or tell where they are not what the lines say
@@ -44,10 +44,17 @@ def render() -> None:
         (FOLDER / name).write_text(text, encoding="utf-8")
 
 
-def add(lines: list[dict[str, Any]], study: str | None) -> None:
-    """Keep these lines, those of a comparison without what only its page wants."""
-    for line in lines:
-        append({key: line[key] for key in KEYS} | ({"study": study} if study else {}), FOLDER / "runs.jsonl")
+def keep(line: dict[str, Any], study: str) -> None:
+    """One more line, without what only a comparison's page wants."""
+    append({key: line[key] for key in KEYS} | {"study": study}, FOLDER / "runs.jsonl")
+
+
+def add(out: Path, study: str) -> None:
+    """The runs of a comparison; those of rates that were tried and not taken as a study of their own, so that no mean is over them."""
+    corpora = read_file(out / "results.json")["corpora"]
+    taken = {(corpus["name"], row["system"]): row["rate"] for corpus in corpora for row in corpus["systems"]}
+    for line in read(out / "results.jsonl"):
+        keep(line, study if line["rate"] == taken[line["corpus"], line["system"]] else study + babyhgrn.TRIED)
 
 
 def keep_overlap(path: Path) -> None:
@@ -60,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--add", type=Path, metavar="FILE.jsonl")
+    parser.add_argument("--add", type=Path, metavar="OUT")
     parser.add_argument("--record", type=Path, metavar="RUN")
     parser.add_argument("--study")
     parser.add_argument("--system")
@@ -72,14 +79,16 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     try:
+        if (options.add or options.record) and not options.study:
+            parser.error("--add and --record need a --study")
         if options.add:
-            add(read(options.add), options.study)
+            add(options.add, options.study)
         if options.record:
-            if not (options.study and options.system):
-                parser.error("--record needs --study and --system")
+            if not options.system:
+                parser.error("--record needs a --system")
             base = read_config(options.base) if options.base else None
             line = record(options.record, options.study, options.system, base=base, failed=options.failed)
-            add([line | ({"flop": options.flop} if options.flop else {})], None)
+            keep(line | ({"flop": options.flop} if options.flop else {}), options.study)
         if options.overlap:
             keep_overlap(options.overlap)
         if options.render or options.add or options.record or options.overlap:

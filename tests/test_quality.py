@@ -1,16 +1,12 @@
 """The pages of results are what runs.jsonl says; they read well with no runs, with few, and with failures."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import babyhgrn, log, quality
 from ritornello.experiments.record import read
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def line(
@@ -34,27 +30,42 @@ def empty(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_pages_are_what_the_lines_say():
+def test_the_pages_are_what_the_lines_say(monkeypatch, capsys):
     assert quality.check() == []
-    assert subprocess.run([sys.executable, "-m", "benchmarks.quality", "--check"], cwd=ROOT, check=False, timeout=100).returncode == 0
+    monkeypatch.setattr(sys, "argv", ["quality", "--check"])
+    with pytest.raises(SystemExit) as found:
+        quality.main()
+    assert (found.value.code, capsys.readouterr().out) == (False, "")
 
 
 def test_what_does_not_agree_is_told(empty):
-    quality.add(FEW, None)
+    for each in FEW:
+        quality.keep(each, "architectures")
     quality.render()
     assert quality.check() == []
     page = empty / "babyhgrn.md"
     page.write_text(page.read_text().replace("64.1", "74.1"))
     assert quality.check() == ["babyhgrn.md is not what runs.jsonl renders to; run python -m benchmarks.quality --render"]
-    quality.add([line("lstm", 0)], None)
+    quality.keep(line("lstm", 0), "architectures")
     assert len(quality.check()) == 2
 
 
-def test_lines_of_a_comparison_are_kept_without_what_its_page_alone_wants(empty):
-    quality.add([line("hgrn2", 0) | {"curve": [[1, 2.0]], "rate": 0.003}], "first")
-    (kept,) = read(empty / "runs.jsonl")
-    assert set(kept) == set(quality.KEYS)
-    assert kept["study"] == "first"
+def test_of_a_comparison_the_runs_of_the_rate_taken_are_its_study(empty):
+    """The others are logged, and no mean is over them."""
+    runs = [line("hgrn2", seed, 0.64) | {"rate": 0.003, "curve": []} for seed in range(2)] + [line("mamba", 0, 0.6) | {"rate": 0.001}]
+    tried = line("hgrn2", 0, 0.9) | {"rate": 0.01}
+    (empty / "results.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*runs, tried]))
+    systems = [{"system": "hgrn2", "rate": 0.003}, {"system": "mamba", "rate": 0.001}]
+    (empty / "results.json").write_text(json.dumps({"corpora": [{"name": "babymix", "systems": systems}]}))
+    quality.add(empty, "first")
+    kept = read(empty / "runs.jsonl")
+    assert [each["study"] for each in kept] == ["first", "first", "first", "first: rates tried"]
+    assert all(set(each) == set(quality.KEYS) for each in kept)
+    quality.render()
+    page = (empty / "babyhgrn.md").read_text()
+    assert "| hgrn2 | 67.05 | 360M | 3M | 1M | 2 | 64.0 ± 0.0 [" in page
+    assert "90.0" not in page
+    assert "90.0" in (empty / "log.md").read_text()
 
 
 def test_of_an_inspection_the_counts_are_kept_and_no_text(empty):

