@@ -90,6 +90,7 @@ def test_a_failed_seed_leaves_no_mean():
     assert rows(found)["hgrn2"]["scores"]["blimp"] == {"value": None, "reason": "seed 2 failed"}
     assert (rows(found)["hgrn2"]["seeds"], rows(found)["hgrn2"]["failed"]) == ([0, 1], [2])
     assert {(pair["first"], pair["second"]) for pair in found["differences"]} == {("tall", "lstm")}
+    assert "hgrn2 has no mean: seed 2 failed." in found["conclusions"]
     assert outcome(asked(), FIELD, lost, CHOICES)["gaps"] == [{"run": "hgrn2-2", "reason": "step 3: the loss is not a finite number"}]
     gap = [
         line("hgrn2", 2, 2.0) | {"scores": {"bits_per_byte": 2.0, "blimp": None}} if each["name"] == "hgrn2-2" else each for each in LINES
@@ -122,14 +123,18 @@ def test_differences_and_what_can_be_said():
     assert worse["sentence"].startswith("hgrn2 below tall on held-out text: −0.300 bits per byte")
     near = pairs["blimp", "hgrn2", "lstm"]
     assert near["low"] < 0 < near["high"]
-    first, second, chance = found["conclusions"]
+    first, second, chance, rates = found["conclusions"]
     assert first == "On blimp hgrn2 has the best mean, 65.5 %, and is better than tall; it cannot be told apart from lstm."
     assert second.startswith("On held-out text hgrn2 has the best mean, 2.01, and is better than tall and lstm.")
     assert "6 comparisons at 95 %" in chance
+    assert rates == "Rates were not tuned: for any of the systems there may be a better one."
+    assert "chosen by bits per byte" in corpus(rates="0.1,0.01")["conclusions"][-1]
+    assert "chosen by the benchmarks" in corpus(rates="0.1,0.01", select="benchmark", suites=("blimp",))["conclusions"][-1]
     one = corpus([each for each in LINES if each["seed"] == 0], seeds=1)["conclusions"]
     assert one == [
         "On blimp hgrn2 has the best mean, 65.0 %; with one seed this says nothing about which is better.",
         "On held-out text hgrn2 has the best mean, 2; with one seed this says nothing about which is better.",
+        rates,
     ]
 
 

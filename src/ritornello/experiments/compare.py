@@ -112,9 +112,15 @@ def table(results: dict[str, Any], out: Path) -> str:
                     f"{row['seconds']:.0f}",
                 )
             shown.add_row(escape(row["system"]), *scores, str(len(row["seeds"])), *cost)
-        lines += [plain(shown), *corpus["conclusions"], ""]
+        differ = [f"{name}: " + ", ".join(map(_told_setting, each.items())) for name, each in corpus["settings"]["differ"].items()]
+        lines += [plain(shown), *corpus["conclusions"], *(f"not equal: {each}" for each in differ), ""]
     lines += [f"failed: {gap['run']}: {gap['reason']}" for gap in results["gaps"]]
     return "\n".join([*lines, f"page: {out / 'report.html'}"])
+
+
+def _told_setting(pair: tuple[str, Any]) -> str:
+    system, value = pair
+    return f"{system} {f'{value:.4g}' if isinstance(value, float) else value}"
 
 
 def _score(metric: str, found: dict[str, Any]) -> str:

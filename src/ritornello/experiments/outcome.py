@@ -36,7 +36,11 @@ ABOUT = (
     "licence",
 )  # of a config: not how it is trained
 HELD_OUT, BASELINE = "bits_per_byte", "ngram_bits_per_byte"
-CAVEAT = "Rates were chosen by held-out bits per byte on the text that is told here, with the first seed, which counts among the others."
+RATES = {  # what is to be said of how the rates came about
+    "held-out": "Rates were chosen by bits per byte of the held-out text that is told here, with the first seed, which counts too.",
+    "benchmark": "Rates were chosen by the benchmarks that are told here, with the first seed: new items would give less.",
+    None: "Rates were not tuned: for any of the systems there may be a better one.",
+}
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,8 @@ def _conclusions(metrics: Sequence[Metric], rows: Sequence[dict[str, Any]], pair
             own = [pair for pair in pairs if pair["metric"] == metric["name"]]
             told.append(_best(metric, ranked, numerals.score(metric["metric"], known[ranked[0]]), own))
     told += [statistics.by_chance(len(pairs))] if any(pair["low"] is not None for pair in pairs) else []
-    return told + ([CAVEAT] if asked.grid and asked.select == "held-out" else [])
+    lost = [f"{row['system']} has no mean: seed {_and([str(seed) for seed in row['failed']])} failed." for row in rows if row["failed"]]
+    return [*told, *lost, RATES[asked.select if asked.grid else None]] if told or lost else []
 
 
 def _best(metric: Metric, ranked: Sequence[str], value: str, pairs: Sequence[dict[str, Any]]) -> str:
