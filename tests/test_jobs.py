@@ -71,7 +71,9 @@ def test_workers_end_when_nobody_waits_for_them(tmp_path):
     with closing(spread(later, [None, str(file)], 2)) as results:
         next(results)
         wait_for(lambda: file.exists() and file.read_text())
+        began = time.monotonic()
     assert not alive(int(file.read_text()))
+    assert time.monotonic() - began < 30  # it did not sleep to the end
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")

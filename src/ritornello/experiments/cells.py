@@ -5,7 +5,6 @@ changed, finds among the runs what still fits.
 """
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,9 +123,8 @@ def cell(contestant: Contestant, seed: int, rate: float, out: Path, runs: dict[s
 
 
 def prepare(cell: Cell, material: Material) -> None:
-    """Settle a cell that has not begun; what a kill left before it was settled goes."""
+    """Settle a cell that has not begun, or whose beginning a kill cut short."""
     if not (cell.path / "config.json").exists():
-        shutil.rmtree(cell.path, ignore_errors=True)
         begin(cell.path, cell.config, material)
 
 
