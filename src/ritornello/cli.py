@@ -245,7 +245,8 @@ def _add_compare(subparsers: Any) -> None:
         "Trains every system with several seeds on one budget, at equal size, tokenizer and batch, and writes a table with intervals, "
         "differences, curves and cost. What is finished is kept and not run again: the same command, or OUT alone, goes on.",
     )  # fmt: skip
-    compare.add_argument("corpora", nargs="*", metavar="CORPUS", help="texts, as `ritornello run` takes them; or OUT, to go on")
+    texts = "texts, as `ritornello run` takes them, and settings of all runs, such as length=128; or OUT alone, to go on"
+    compare.add_argument("corpora", nargs="*", metavar="CORPUS|KEY=VALUE", help=texts)
     meaning = "with commas between: patterns of layers, such as 'hgrn2*5 attention', or names in the recipe (default hgrn2,lstm,attention)"
     compare.add_argument("--systems", metavar="NAMES", help=meaning)
     compare.add_argument("--seeds", type=int, metavar="N", help="runs of each (default 3)")
