@@ -1,5 +1,7 @@
 """Every switch of training goes on from a snapshot bit for bit, and changes something, and what only looks on changes nothing."""
 
+from functools import cache
+
 import pytest
 import torch
 from test_loop import corpus, run
@@ -31,11 +33,11 @@ SWITCHES = {
     "weight drop": ({}, {"layers": ("lstm",) * 2, "mixers": {"lstm": mixer("lstm").Config(weight_dropout=0.4)}}),
     "short convolution": ({}, {"mixers": {"hgrn2": mixer("hgrn2").Config(head_dim=16, conv=3)}}),
 }
-LOSSES = [4.0, 3.0, 3.5, 3.4, 3.3, 3.2, 3.1, 3.6, 3.5, 3.4, 3.3, 3.2]  # held-out, as if checked after each step
+LOSSES = [4.0, 3.0, 3.5, 3.4, 3.3, 3.2, 3.1, 3.6]  # held-out, as if checked after each step
 
 
 def trainer(train=None, model=None) -> Trainer:
-    config = TrainConfig(**{"steps": 12, "batch": 3, "length": 40, "threads": 1, "warmup": 2} | (train or {}))
+    config = TrainConfig(**{"steps": 8, "batch": 3, "length": 40, "threads": 1, "warmup": 2} | (train or {}))
     torch.manual_seed(config.seed)
     shape = {"layers": ("hgrn2",) * 2, "mixers": {"hgrn2": mixer("hgrn2").Config(head_dim=16)}, "dropout": 0.1}
     lm = LM(LMConfig(vocab=21, dim=32, **shape | (model or {})))
@@ -52,26 +54,32 @@ def go(one: Trainer, steps: int) -> list[dict]:
     return records
 
 
+@cache
+def plain_weights() -> torch.Tensor:
+    """An embedding without any switch."""
+    plain = trainer()
+    go(plain, 8)
+    return plain.loss.model.embedding.weight
+
+
 @pytest.mark.parametrize("name", SWITCHES)
 def test_it_goes_on_bit_for_bit_and_makes_a_difference(name):
     whole = trainer(*SWITCHES[name])
-    wanted = go(whole, 12)
+    wanted = go(whole, 8)
     first = trainer(*SWITCHES[name])
     assert from_dict(TrainConfig, to_dict(first.config)) == first.config
-    go(first, 7)
+    go(first, 5)
     tensors = {key: tensor.clone() for key, tensor in first.snapshot().items()}
     second = trainer(*SWITCHES[name])
-    second.restore(tensors, 7)
+    second.restore(tensors, 5)
     torch.rand(3)  # another process's randomness stands elsewhere
-    assert go(second, 5) == wanted[7:]
+    assert go(second, 3) == wanted[5:]
     kept, again = whole.snapshot(), second.snapshot()
     assert kept.keys() == again.keys()
     assert all(torch.equal(kept[key], again[key]) for key in kept)
     whole.finish(), second.finish()
     assert all(torch.equal(a, b) for a, b in zip(whole.loss.parameters(), second.loss.parameters(), strict=True))
-    plain = trainer()
-    go(plain, 12)
-    assert (plain.loss.model.embedding.weight != whole.loss.model.embedding.weight).any()
+    assert (plain_weights() != whole.loss.model.embedding.weight).any()
 
 
 def test_an_average_only_looks_on():
@@ -103,10 +111,10 @@ def test_a_longer_piece_takes_a_longer_step():
 def test_short_rows_carry_no_state_and_whole_ones_do():
     one = trainer({"pieces": Pieces(short=10, until=0.5)})
     carried = []
-    for _ in range(12):
+    for _ in range(8):
         go(one, 1)
         carried.append(one.state is not None)
-    assert carried == [False] * 6 + [True] * 6
+    assert carried == [False] * 4 + [True] * 4
 
 
 def test_sgd_moves_every_weight_by_its_gradient():
