@@ -25,6 +25,7 @@ from glob import has_magic, iglob
 from pathlib import Path
 from typing import Any, Literal
 
+from ritornello import __version__
 from ritornello.config import from_dict, read_file, to_dict
 from ritornello.data.cache import named_folder
 from ritornello.data.cleaning import check
@@ -176,4 +177,4 @@ def _manifest(plan: Plan, draws: Sequence[Draw]) -> dict[str, Any]:
         origin = {file: corpus.sources for file, corpus in zip(source.files, draw.corpora, strict=True)}
         sources[name] = facts | draw.facts() | {"from": origin, "licence": source.licence}
     totals = {key: sum(each[key] for each in sources.values()) for key in ("words", "documents", "nbytes")}
-    return {"format": FORMAT} | totals | {"sources": sources, "plan": to_dict(plan)}
+    return {"format": FORMAT, "ritornello": __version__} | totals | {"sources": sources, "plan": to_dict(plan)}
