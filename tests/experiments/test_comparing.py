@@ -13,6 +13,7 @@ import torch
 
 from ritornello import cli, folder
 from ritornello.config import read_file
+from ritornello.data.cache import default_cache
 from ritornello.errors import InputError
 from ritornello.experiments import cells, compare
 from ritornello.experiments.console import Console
@@ -32,6 +33,8 @@ NAMES = {"runs", "study.json", "results.json", "results.jsonl", "report.html"}
 def place(tmp_path_factory) -> Path:
     """A text, and a finished comparison beside it."""
     path = tmp_path_factory.mktemp("compare")
+    if (default_cache() / "native").is_dir():  # other processes need not compile the kernels again
+        shutil.copytree(default_cache() / "native", path / "cache" / "ritornello" / "native")
     picks = torch.randint(26, (6000,), generator=torch.Generator().manual_seed(3)).tolist()
     (path / "text.txt").write_text("".join(chr(97 + pick) + " " * (pick < 5) for pick in picks), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:

@@ -9,6 +9,8 @@ In a text of L tokens attention sees (L + 1) / 2 of them on average, a window of
 forward ones, as each product has two gradients (Kaplan et al. 2020, arXiv:2001.08361).
 """
 
+import functools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,8 +47,13 @@ def forward_flop(config: LMConfig, length: int, *, products: bool = False) -> fl
 
 
 def training_flop(config: LMConfig, length: int) -> float:
-    """FLOP of training on one token, forward and backward."""
-    return 3 * forward_flop(config, length)
+    """FLOP of training on one token, forward and backward; counted once for all runs of a model."""
+    return _training_flop(json.dumps(to_dict(config), sort_keys=True), length)
+
+
+@functools.cache
+def _training_flop(config: str, length: int) -> float:
+    return 3 * forward_flop(from_dict(LMConfig, json.loads(config)), length)
 
 
 def mean_context(length: int, window: float = math.inf) -> int:

@@ -211,7 +211,9 @@ def _conclusions(metrics: Sequence[Metric], rows: Sequence[dict[str, Any]], pair
         ranked = sorted(known, key=lambda system: known[system] * (1 if lower(metric["metric"]) else -1))
         if len(ranked) > 1:
             own = [pair for pair in pairs if pair["metric"] == metric["name"]]
-            told.append(_best(metric, ranked, numerals.score(metric["metric"], known[ranked[0]]), own))
+            best = known[ranked[0]]
+            value = numerals.score(metric["metric"], best) if is_fraction(metric["metric"]) else f"{best:.3f}"
+            told.append(_best(metric, ranked, value, own))
     told += [statistics.by_chance(len(pairs))] if any(pair["low"] is not None for pair in pairs) else []
     lost = [f"{row['system']} has no mean: seed {_and([str(seed) for seed in row['failed']])} failed." for row in rows if row["failed"]]
     return [*told, *lost, RATES[asked.select if asked.grid else None]] if told or lost else []
