@@ -1,0 +1,67 @@
+"""A run that averages its weights evaluates, keeps and loads the average, says so, and is the same after a stop."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import ritornello
+from ritornello import folder
+from ritornello.experiments.run import request, resume
+
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
+SMALL = {"steps": 12, "batch": 4, "length": 32, "dim": 32, "layers": 2, "evaluate": {"validations": 3, "sample_tokens": 10}}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    picks = torch.randint(len(WORDS), (25, 120), generator=torch.Generator().manual_seed(3)).tolist()
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(" ".join(WORDS[pick] for pick in row) + "." for row in picks), encoding="utf-8")
+    return path
+
+
+def averaged(text: Path) -> Path:
+    train = {"average": {"decay": 0.8, "start": 3}, "objective": {"masked": {"share": 0.5}}}
+    return ritornello.run(text, out="out", quiet=True, checkpoint_words="360", checkpoint_every=5, train=train, **SMALL)
+
+
+def embedding(file: Path) -> torch.Tensor:
+    return folder.read_tensors(file)[0]["embedding.weight"]
+
+
+def test_what_is_kept_is_the_average_also_after_a_stop(text):
+    path = averaged(text)
+    last, _ = folder.read_tensors(folder.checkpoints(path)[-1])
+    assert torch.equal(embedding(path / "model.safetensors"), last["average.model.embedding.weight"])
+    assert not torch.equal(embedding(path / "model.safetensors"), last["model.model.embedding.weight"])
+    assert "mask" not in folder.read_tensors(path / "model.safetensors")[0]
+    results = json.loads((path / "results.json").read_text())
+    assert results["weights"] == "the exponential average, decay 0.8, since step 4"
+    assert folder.read_config(path)["train"]["average"] == {"kind": "ema", "decay": 0.8, "start": 3, "patience": None}
+    log = [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["held_out_bits_per_byte"] == pytest.approx(results["headline"]["bits_per_byte"], rel=1e-5)
+
+    kept = {file: file.read_bytes() for file in (path / "model.safetensors", *folder.word_checkpoints(path).values())}
+    reached = folder.read_tensors(folder.word_checkpoints(path)[360])[1]["step"]
+    for file in (*folder.checkpoints(path)[1:], *kept, path / "results.json", path / "report.html"):
+        file.unlink()
+    (first,) = folder.checkpoints(path)
+    tensors, meta = folder.read_tensors(first)
+    assert 4 < meta["step"] < reached  # the average had begun, and the words are still to come
+    assert torch.equal(ritornello.load(path).model.embedding.weight, tensors["average.model.embedding.weight"])
+    resume(path)
+    assert {file: file.read_bytes() for file in kept} == kept
+
+
+def test_the_switches_are_read_from_a_recipe():
+    asked = request(Path(__file__).parents[2] / "recipes" / "awd-lstm.toml")
+    assert asked.train["average"] == {"kind": "nt-asgd", "patience": 5}
+    assert asked.model["locked_dropout"] is True
