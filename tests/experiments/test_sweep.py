@@ -34,8 +34,9 @@ def made_up(monkeypatch) -> list[dict]:
     run = []
 
     def attempt(job, console):
-        rate = job.settings["train"]["lr"]
-        run.append(job.settings)
+        settings = json.loads(job.settings)
+        rate = settings["train"]["lr"]
+        run.append(settings)
         job.path.mkdir(parents=True)
         return (None, "a loss ran out of numbers") if rate > 0.05 else (abs(rate - 0.01), None)
 
@@ -130,7 +131,8 @@ def test_the_command_trains_and_shows(text, tmp_path, capsys):
 
 
 def test_a_trial_goes_on_where_its_run_was(text, tmp_path, monkeypatch):
-    job = sweep.Job(tmp_path / "runs" / "0000", BASE | CHECKS | {"corpus": text, "mixer": "mingru", "dim": 16})
+    settings = BASE | CHECKS | {"corpus": text, "mixer": "mingru", "dim": 16}
+    job = sweep.Job(tmp_path / "runs" / "0000", json.dumps(settings))
     job.path.mkdir(parents=True)
     (job.path / "tokenizer.json").write_text("{}")  # what a kill left before the run was settled
     bits, reason = sweep.attempt(job, QUIET)
@@ -141,7 +143,7 @@ def test_a_trial_goes_on_where_its_run_was(text, tmp_path, monkeypatch):
     assert sweep.attempt(job, QUIET) == (bits, None)
     shutil.rmtree(job.path)
     monkeypatch.undo()
-    bits, reason = sweep.attempt(job._replace(settings=job.settings | {"lr": 1e30}), QUIET)
+    bits, reason = sweep.attempt(job._replace(settings=json.dumps(settings | {"lr": 1e30})), QUIET)
     assert bits is None
     assert "is not a finite number" in reason
     assert sweep.attempt(job, QUIET) == (None, reason)

@@ -30,7 +30,7 @@ from ritornello.config import differences, from_dict, read_file, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments.cells import Cell, Contestant, Job, cell, contestants, expectations, finished, known, prepare, work
 from ritornello.experiments.console import Console, Within, clock
-from ritornello.experiments.outcome import PAGE, Choice, Line, line, outcome
+from ritornello.experiments.outcome import BASELINE, PAGE, Choice, Line, line, outcome
 from ritornello.experiments.study import Study, study
 from ritornello.experiments.suites import data_folder, own_files, sources
 from ritornello.experiments.summary import render as plain
@@ -268,5 +268,6 @@ def _elsewhere(job: Job) -> None:
 def _told(found: Line) -> str:
     if found["failed"]:
         return f"failed: {found['failed']}"
-    scores = [f"{name} {value:.3f}" for name, value in found["scores"].items() if value is not None]
-    return f"{', '.join(scores).replace('bits_per_byte', 'bits per byte')} ({found['seconds']:.0f} s of training)"
+    known = {name: value for name, value in found["scores"].items() if value is not None and name != BASELINE}
+    scores = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in known.items())
+    return f"{scores} ({found['seconds']:.0f} s of training)"

@@ -67,7 +67,7 @@ class Choice:
 
 class Job(NamedTuple):
     path: Path
-    settings: dict[str, Any]  # of a Request
+    settings: str  # of a Request, as JSON
 
 
 def parse(name: str, text: str) -> Range | Choice:
@@ -164,8 +164,9 @@ def _propose(search: Any, ranges: Mapping[str, Range | Choice], seed: int) -> No
         each.propose(trial, name)
 
 
-def _settings(base: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    return override(dict(base), [f"{name}={json.dumps(value)}" for name, value in params.items()])
+def _settings(base: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    table = override(dict(base), [f"{name}={json.dumps(value)}" for name, value in params.items()])
+    return json.dumps(table)
 
 
 def _answer(search: Any, jobs: Mapping[Job, Any], console: Console, how: How) -> None:
@@ -187,7 +188,7 @@ def attempt(job: Job, console: Console) -> tuple[float | None, str | None]:
     try:
         if not (job.path / "config.json").exists():
             shutil.rmtree(job.path, ignore_errors=True)
-            run_request(from_dict(Request, job.settings | {"out": str(job.path)}), console)
+            run_request(from_dict(Request, json.loads(job.settings) | {"out": str(job.path)}), console)
         elif not (job.path / "report.html").exists() and not failed.exists():
             resume(job.path, console)
     except InputError as error:
