@@ -77,6 +77,16 @@ def test_words_by_file(tmp_path):
     ]  # fmt: skip
 
 
+def test_of_many_files_the_table_shows_some(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(33):
+        (tmp_path / "in" / f"{number:02}.txt").write_text(f"text {number}", encoding="utf-8")
+    shown = table(inspect(str(tmp_path / "in")))
+    assert "29.txt" in shown
+    assert "30.txt" not in shown
+    assert shown.endswith("and 3 more files; --json lists them all")
+
+
 def test_what_a_document_is_can_be_said(tmp_path):
     (tmp_path / "x.txt").write_text("\n".join(DOCUMENTS), encoding="utf-8")
     assert inspect(str(tmp_path / "x.txt"))["documents"] == 1

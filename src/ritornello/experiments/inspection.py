@@ -32,6 +32,7 @@ from ritornello.experiments.summary import render
 PIECE = 1 << 18  # bytes looked at at a time
 QUANTILES = {"least": 0, "5 %": 0.05, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "95 %": 0.95, "most": 1}
 SHOWN = 5  # texts with most copies
+FILES = 30  # shown in the table
 LARGEST = 1 << 24  # bytes of a document that is compared with others: both are held whole
 
 
@@ -192,7 +193,9 @@ def table(found: dict[str, Any]) -> str:
             f"tokens of {made_by['name']} ({made_by['size']:,} ids): {made_by['tokens']:,}, "
             f"{made_by['tokens_per_word']:.2f} a word, {made_by['bytes_per_token']:.2f} bytes each"
         )
-    parts += ["", render(_grid(found["sources"], ("file", "source", "words", "documents", "nbytes", "licence")))]
+    parts += ["", render(_grid(found["sources"][:FILES], ("file", "source", "words", "documents", "nbytes", "licence")))]
+    if len(found["sources"]) > FILES:
+        parts.append(f"and {len(found['sources']) - FILES:,} more files; --json lists them all")
     if "overlap" in found:
         parts += ["", overlap_table(found["overlap"])]
     return "\n".join(parts)
