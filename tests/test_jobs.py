@@ -79,7 +79,9 @@ def test_workers_end_when_nobody_waits_for_them(tmp_path):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes in /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT.format(file=tmp_path / "pid"))
-    process = subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)})
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"], env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    )
     wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
     worker = int((tmp_path / "pid").read_text())
     process.kill()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from working import share_kernels
 
 from ritornello import cli, folder
 from ritornello.config import read_file
-from ritornello.data.cache import default_cache
 from ritornello.errors import InputError
 from ritornello.experiments import cells, compare
 from ritornello.experiments.console import Console
@@ -33,8 +33,7 @@ NAMES = {"runs", "study.json", "results.json", "results.jsonl", "report.html"}
 def place(tmp_path_factory) -> Path:
     """A text, and a finished comparison beside it."""
     path = tmp_path_factory.mktemp("compare")
-    if (default_cache() / "native").is_dir():  # other processes need not compile the kernels again
-        shutil.copytree(default_cache() / "native", path / "cache" / "ritornello" / "native")
+    share_kernels(path / "cache")
     picks = torch.randint(26, (6000,), generator=torch.Generator().manual_seed(3)).tolist()
     (path / "text.txt").write_text("".join(chr(97 + pick) + " " * (pick < 5) for pick in picks), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -240,8 +239,11 @@ def test_the_command_goes_on_with_a_folder(place, capsys):
     assert printed.err == ""
     assert "hgrn2" in printed.out
     assert printed.out.endswith(f"page: {out}/report.html\n")
+    command = read_file(place / "whole" / "study.json")["command"]
     assert cli.main(["compare", out, "--json", "--jobs", "2"]) == 0
-    assert json.loads(capsys.readouterr().out)["corpora"][0]["name"] == "text"
+    found = json.loads(capsys.readouterr().out)
+    assert found["corpora"][0]["name"] == "text"
+    assert found["command"] == command  # of who asked, not of who went on
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,12 @@ LINES += [line("lstm", seed, 2.01 + seed / 100, (0.68, 0.60 + seed / 50)) for se
 
 
 def asked(**given) -> Study:
-    return Study(**({"corpora": ("text.txt",), "systems": ("hgrn2", "tall", "lstm"), "system": {"tall": {"mixer": "hgrn2"}}} | given))
+    return Study(
+        **(
+            {"corpora": ("text.txt",), "systems": ("hgrn2", "tall", "lstm"), "system": {"tall": {"mixer": "hgrn2"}}, "suites": ("blimp",)}
+            | given
+        )
+    )
 
 
 def corpus(lines=LINES, choices=CHOICES, **given) -> dict:
@@ -80,6 +85,7 @@ def test_means_over_seeds():
     assert found["scores"]["blimp"]["seeds"] == pytest.approx({"0": 0.65, "1": 0.655, "2": 0.66})
     assert (found["seeds"], found["failed"], found["rate"], found["flop"]) == ([0, 1, 2], [], 0.01, 1e9)
     assert [metric["name"] for metric in corpus()["metrics"]] == ["blimp", "bits_per_byte"]
+    assert [metric["name"] for metric in corpus(suites=())["metrics"]] == ["bits_per_byte", "blimp"]  # nobody asked for it
 
 
 def test_a_failed_seed_leaves_no_mean():
@@ -179,7 +185,7 @@ def test_a_run_is_known_by_what_its_weights_are_a_function_of():
 
 
 def page(tmp_path, results) -> str:
-    write_json(tmp_path / "results.json", results | {"provenance": {"command": HOSTILE, "commit": "abc"}})
+    write_json(tmp_path / "results.json", results | {"command": HOSTILE, "provenance": {"commit": "abc"}})
     return comparison.render(tmp_path)
 
 

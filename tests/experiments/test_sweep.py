@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from working import share_kernels
 
 from ritornello import cli
 from ritornello.analysis import searching
@@ -22,6 +23,7 @@ CHECKS = {"evaluate": {"validations": 1, "sample_tokens": 4, "ngram_tokens": 300
 
 @pytest.fixture
 def text(tmp_path, monkeypatch) -> str:
+    share_kernels(tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     picks = torch.randint(26, (4000,), generator=torch.Generator().manual_seed(3)).tolist()
     (tmp_path / "text.txt").write_text("".join(chr(97 + pick) + " " * (pick < 5) for pick in picks), encoding="utf-8")
@@ -38,7 +40,10 @@ def made_up(monkeypatch) -> list[dict]:
         rate = settings["train"]["lr"]
         run.append(settings)
         job.path.mkdir(parents=True)
-        return (None, "a loss ran out of numbers") if rate > 0.05 else (abs(rate - 0.01), None)
+        if rate <= 0.05:
+            return abs(rate - 0.01), None
+        (job.path / "failed.json").write_text('{"reason": "a loss ran out of numbers"}')
+        return None, "a loss ran out of numbers"
 
     monkeypatch.setattr(sweep, "attempt", attempt)
     monkeypatch.setattr(sweep, "record", lambda path, *_, failed: {"parameters": 9, "steps": 4, "seconds": 1.0, "name": path.name})

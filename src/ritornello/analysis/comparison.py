@@ -35,7 +35,7 @@ def render(folder: Path) -> str:
         "gaps": [(gap["run"], gap["reason"]) for gap in results["gaps"]],
         "cost": _cost(results["cost"]),
         "provenance": page.flatten(results["provenance"]),
-        "command": results["provenance"].get("command"),
+        "command": results["command"],
     }
     return page.environment().get_template("comparison.html.j2").render(view)
 

@@ -132,14 +132,13 @@ def _score(metric: str, found: dict[str, Any]) -> str:
 
 
 def _settle(asked: Study, data: str | None, out: Path, console: Console) -> None:
-    """Write what is asked for, and say so if something else was before."""
-    if (out / "study.json").exists():
-        changed = differences(to_dict(asked_before(out)[0]), to_dict(asked))
-        if changed:
-            console.say(
-                f"{out}: asked otherwise before ({', '.join(changed)}); runs that still fit count, the others stay in {out / 'runs'}"
-            )
-    folder.write_json(out / "study.json", {"format": FORMAT, "study": to_dict(asked), "data": data})
+    """Write what is asked for and the command that did; say so if something else was asked before."""
+    kept = read_file(out / "study.json") if (out / "study.json").exists() else {}
+    changed = differences(to_dict(asked_before(out)[0]), to_dict(asked)) if kept else {}
+    if changed:
+        console.say(f"{out}: asked otherwise before ({', '.join(changed)}); of its runs those that still fit count")
+    command = kept["command"] if kept and not changed else provenance.collect().command
+    folder.write_json(out / "study.json", {"format": FORMAT, "study": to_dict(asked), "data": data, "command": command})
 
 
 @dataclass
@@ -236,7 +235,8 @@ class _Hall:
         plain = [{name: value for name, value in each.items() if name not in PAGE} for each in lines]
         folder.write_bytes(self.out / "results.jsonl", "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in plain).encode())
         made_by = provenance.collect({name: sha for each in self.entrants for name, sha in each.material.corpus.sources.items()})
-        results = {"format": FORMAT} | outcome(self.asked, self.entrants, lines, self.choices) | {"provenance": to_dict(made_by)}
+        about = {"format": FORMAT, "command": read_file(self.out / "study.json")["command"], "provenance": to_dict(made_by)}
+        results = about | outcome(self.asked, self.entrants, lines, self.choices)
         folder.write_json(self.out / "results.json", results)
         folder.write_bytes(self.out / "report.html", render(self.out).encode())
         return results

@@ -125,7 +125,7 @@ def _corpus(
 ) -> dict[str, Any]:
     own = [entrant for entrant in entrants if entrant.corpus == name]
     told = [line for line in lines if line["corpus"] == name and _counts(line, asked, choices)]
-    metrics = _of_all(told)
+    metrics = _of_all(told, asked.suites)
     rows = [_row(entrant, [line for line in told if line["system"] == entrant.system], choices, metrics) for entrant in own]
     found = [_pair(told, metric, one, two, rows) for metric in metrics for one, two in combinations([row["system"] for row in rows], 2)]
     pairs = [each for each in found if each is not None]
@@ -145,10 +145,12 @@ def _corpus(
     }
 
 
-def _of_all(told: Sequence[Line]) -> list[dict[str, Any]]:
-    """The scores there are, benchmarks first: {"name", "suite", "metric", "chance"}."""
+def _of_all(told: Sequence[Line], suites: Sequence[str]) -> list[Metric]:
+    """The scores there are: {"name", "suite", "metric", "chance"}; the benchmarks first that were asked for, then held-out text."""
     found = {name: about for line in told for name, about in line["metrics"].items() if name in line["scores"]}
-    return [{"name": name} | about for name, about in sorted(found.items(), key=lambda pair: pair[0] == HELD_OUT)]
+    order = {True: 0, False: 2}
+    ranked = sorted(found.items(), key=lambda pair: 1 if pair[0] == HELD_OUT else order[pair[1]["suite"].partition(" (")[0] in suites])
+    return [{"name": name} | about for name, about in ranked]
 
 
 def _row(entrant: Contestant, told: Sequence[Line], choices: Mapping[tuple[str, str], Choice], metrics: Sequence[Metric]) -> dict[str, Any]:
