@@ -201,7 +201,7 @@ def _left(lines: Sequence[Line]) -> str:
         "their texts, which could not be had; their sizes (360M and 1.0B parameters; ours have at most " + most + ")",
         f"their 10M and 100M words several times over (ours see at most {words})",
         "the choice of the best epoch by the benchmarks themselves, which ours do not make",
-        *([f"{', '.join(lacking)}, which no run of ours was scored on"] if lacking else []),
+        *([f"{'; '.join(lacking)}: no run of ours was scored on them"] if lacking else []),
     ]
     return "\n".join(["## Not repeated", "", *(f"- {each}" for each in said), ""])
 

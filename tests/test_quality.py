@@ -121,7 +121,7 @@ def test_the_table_has_theirs_beside_ours_and_failed_seeds():
     assert "| mamba | 64.44 | 350M | 3M | 1M | 3 of 4 | 59.9 ± 0.1 [" in page
     assert "- hgrn2 above mamba on BLiMP, filtered: +4.2 points [" in page
     assert "| **hgrn2** (architectures) | babymix | 1M seen | 3 | 64.1 ± 0.1 [" in page
-    assert "supplement, filtered, EWoK, filtered, BEAR, GLUE, which no run of ours was scored on" in page
+    assert "- BLiMP supplement, filtered; EWoK, filtered; BEAR; GLUE: no run of ours was scored on them" in page
 
 
 def test_students_stand_beside_their_control():

@@ -60,8 +60,10 @@ def test_the_config_is_told_as_what_differs(run):
     config = from_dict(RunConfig, folder.read_config(run))
     told = record(run, "trial", "hgrn2")["config"]
     assert (told["model.dim"], told["model.layers"], told["train.batch"]) == (16, "hgrn2*2", 2)
-    assert not {"train.seed", "train.steps", "model.tied", "plan"} & told.keys()
-    other = replace(config, plan="another", model=replace(config.model, tied=False), train=replace(config.train, seed=9, steps=7))
+    assert not {"train.seed", "train.steps", "train.threads", "model.tied", "plan"} & told.keys()
+    other = replace(
+        config, plan="another", model=replace(config.model, tied=False), train=replace(config.train, seed=9, steps=7, threads=1)
+    )
     assert changes(config, other) == {"model.tied": False}
     assert record(run, "trial", "hgrn2", base=other)["config"] == {"model.tied": True}
     assert changes({"teach": {"alpha": 0.5}}, {"teach": None})["teach.alpha"] is None

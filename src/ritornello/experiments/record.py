@@ -25,7 +25,7 @@ from ritornello.mixers.layers import describe
 from ritornello.model import LMConfig, parameters
 from ritornello.train.loop import TrainConfig
 
-TOLD = ("train.seed", "train.steps", "tokenizer.sha256")  # elsewhere in the line; of two tokenizers of one corpus kind and size tell
+TOLD = ("train.seed", "train.steps", "tokenizer.sha256", "train.threads", "train.keep_memory")  # elsewhere in the line, or not what it is
 ABOUT = ("format", "plan", "minutes", "corpus", "licence", "imported", "checkpoint_every", "checkpoint_words", "evaluate")  # not what it is
 
 
