@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from ritornello.experiments.console import Console
 from ritornello.experiments.sweep import Choice, Range, parse
 
 QUIET = Console(quiet=True)
-SPACE = {"train.lr": "1e-3..1e-1:log", "dim": "16..32", "mixer": "mingru|minlstm"}
+SPACE = {"train.lr": "1e-3..1e-1:log", "dim": "16..32:4", "mixer": "mingru|minlstm"}
 BASE = {"steps": 4, "batch": 4, "length": 32, "layers": 1, "threads": 1}
 CHECKS = {"evaluate": {"validations": 1, "sample_tokens": 4, "ngram_tokens": 3000}}
 
@@ -40,12 +41,14 @@ def made_up(monkeypatch) -> list[dict]:
         rate = settings["train"]["lr"]
         run.append(settings)
         job.path.mkdir(parents=True)
+        (job.path / "config.json").touch()
         if rate <= 0.05:
             return abs(rate - 0.01), None
         (job.path / "failed.json").write_text('{"reason": "a loss ran out of numbers"}')
         return None, "a loss ran out of numbers"
 
     monkeypatch.setattr(sweep, "attempt", attempt)
+    monkeypatch.setattr(sweep, "read_corpus", lambda *_, **__: None)
     monkeypatch.setattr(sweep, "record", lambda path, *_, failed: {"parameters": 9, "steps": 4, "seconds": 1.0, "name": path.name})
     return run
 
@@ -55,11 +58,13 @@ def test_ranges():
     assert parse("dim", "64..256").whole
     assert parse("lr", "1e-4..1:log") == Range(1e-4, 1, True)
     assert not parse("lr", "1e-4..1").whole
+    assert parse("dim", "64..256:32") == Range(64, 256, step=32)
     assert parse("mixer", "hgrn2|lstm|3") == Choice(("hgrn2", "lstm", 3))
     for text, message in (
         ("3", "is no range"),
         ("a..b", "is no range"),
         ("1..2:lin", "is no range"),
+        ("1.5..2:3", "is no range"),
         ("2..1", "no order; the lower"),
         ("0..1:log", "no order above 0"),
     ):
@@ -87,7 +92,8 @@ def test_a_search_that_was_stopped_proposes_what_it_would_have(made_up, tmp_path
     assert made_up == proposed
     assert parts["trials"] == whole["trials"]
     assert {settings["mixer"] for settings in proposed} == {"mingru", "minlstm"}
-    assert all(16 <= settings["dim"] <= 32 and settings["steps"] == 4 for settings in proposed)
+    assert {settings["dim"] for settings in proposed} <= {16, 20, 24, 28, 32}
+    assert {settings["steps"] for settings in proposed} == {4}
     bits = [trial["bits_per_byte"] for trial in whole["trials"]]
     scored = [value for value in bits if value is not None]
     assert scored == sorted(scored)
@@ -154,6 +160,22 @@ def test_a_trial_goes_on_where_its_run_was(text, tmp_path, monkeypatch):
     assert sweep.attempt(job, QUIET) == (None, reason)
 
 
+def test_settings_that_cannot_be_fail_and_are_kept(text, tmp_path):
+    job = sweep.Job(
+        tmp_path / "runs" / "0000",
+        json.dumps(BASE | {"corpus": text, "mixer": "hgrn2", "dim": 30, "model": {"mixers": {"hgrn2": {"head_dim": 16}}}}),
+    )
+    assert sweep.attempt(job, QUIET)[0] is None
+    assert "30 does not divide" in sweep.attempt(job, QUIET)[1]
+    search = SimpleNamespace(
+        trials=[SimpleNamespace(number=0, state=SimpleNamespace(is_finished=lambda: True), params={"dim": 30}, value=None)]
+    )
+    (tmp_path / "sweep.json").write_text(json.dumps({"space": {"dim": "30..31"}, "base": {}, "seed": 0}))
+    (trial,) = sweep._publish(search, tmp_path)["trials"]
+    assert "30 does not divide" in trial["failed"]
+    assert "failed" in sweep.table({"asked": {"space": {"dim": ""}}, "trials": [trial]}, tmp_path)
+
+
 def test_a_page_of_trials_without_a_score(tmp_path):
     trial = {"trial": 0, "settings": {"mixer": "<b>"}, "bits_per_byte": None, "failed": "<i>", "parameters": 9, "steps": 4, "seconds": 1.0}
     asked = {"space": {"mixer": "<b>|c"}, "base": {}, "seed": 0}
@@ -185,6 +207,12 @@ def test_mistakes_are_answered_in_one_line(words, message, text, tmp_path, capsy
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_corpus_that_cannot_be_read_is_no_failed_trial(text, tmp_path, capsys):
+    assert cli.main(["sweep", "nowhere.txt", "dim=16..32", "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert "nowhere.txt" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -52,8 +52,8 @@ def _row(trial: Trial, space: Mapping[str, str]) -> dict[str, Any]:
         "trial": trial["trial"],
         "bits": trial["failed"] or f"{trial['bits_per_byte']:.4f}",
         "settings": [_short(trial["settings"][name]) for name in space],
-        "parameters": f"{trial['parameters']:,}",
-        "seconds": numerals.duration(trial["seconds"]),
+        "parameters": "–" if trial["parameters"] is None else f"{trial['parameters']:,}",
+        "seconds": "–" if trial["seconds"] is None else numerals.duration(trial["seconds"]),
     }
 
 

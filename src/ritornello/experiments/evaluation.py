@@ -165,7 +165,8 @@ def _write(engine: Engine, config: RunConfig, material: Material, temperature: f
 def _cost(config: RunConfig) -> dict[str, Any]:
     """Sizes, memory, and the bytes of a sequence's state beside the keys and values of a transformer of the same width and depth."""
     model = config.model
-    twin = model_config(model.vocab, model.dim, ("attention",) * len(model.layers))
+    even = model.dim + model.dim % 2  # rotary positions turn pairs of channels
+    twin = model_config(model.vocab, even, ("attention",) * len(model.layers))
     return {
         "parameters": parameters(model),
         "parameters_without_embedding": parameters(model, embedding=False),

@@ -6,9 +6,9 @@ OUT/runs/0007/              a run folder for each trial, with failed.json where 
 OUT/results.jsonl           a line for each finished trial
 OUT/results.json            the trials, best first; OUT/report.html shows them
 
-A setting is a range, `train.lr=1e-4..1e-2:log` or `dim=64..256`, or a choice, `mixer=hgrn2|lstm`. A proposal is a function of the seed and
-of the answers before it (the tree-structured Parzen estimator of Bergstra et al. 2011), so a search that was killed goes on as if it had
-not been: what it was at is finished first.
+A setting is a range, `train.lr=1e-4..1e-2:log` or `dim=64..256:32` (in steps), or a choice, `mixer=hgrn2|lstm`. A proposal is a function of
+the seed and of the answers before it (the tree-structured Parzen estimator of Bergstra et al. 2011), so a search that was killed goes on as
+if it had not been: what it was at is finished first. Settings that cannot be, such as a width that heads do not divide, fail and are kept.
 """
 
 import json
@@ -26,6 +26,7 @@ from rich.table import Table
 from ritornello import folder, provenance
 from ritornello.analysis.searching import render
 from ritornello.config import dotted, from_dict, override, read_file, to_dict
+from ritornello.data.corpus import read_corpus
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console, Within
 from ritornello.experiments.record import record
@@ -46,13 +47,17 @@ class Range:
     low: float
     high: float
     log: bool = False
+    step: int | None = None
 
     @property
     def whole(self) -> bool:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def propose(self, trial: Any, name: str) -> Value:
-        found: Value = (trial.suggest_int if self.whole else trial.suggest_float)(name, self.low, self.high, log=self.log)
+        if self.step is not None:
+            found: Value = trial.suggest_int(name, self.low, self.high, step=self.step)
+        else:
+            found = (trial.suggest_int if self.whole else trial.suggest_float)(name, self.low, self.high, log=self.log)
         return found
 
 
@@ -71,15 +76,16 @@ class Job(NamedTuple):
 
 
 def parse(name: str, text: str) -> Range | Choice:
-    """ "64..256", "1e-4..1e-2:log" or "hgrn2|lstm". InputError for anything else."""
+    """ "64..256", "64..256:32", "1e-4..1e-2:log" or "hgrn2|lstm". InputError for anything else."""
     if "|" in text:
         return Choice(tuple(_value(each) for each in text.split("|")))
     ends, colon, scale = text.partition(":")
     low, dots, high = ends.partition("..")
-    numbers = [_value(low), _value(high)]
-    if not dots or (colon and scale != "log") or any(isinstance(each, str) for each in numbers):
-        raise InputError(f"{name}: {text!r} is no range; write 64..256, 1e-4..1e-2:log or hgrn2|lstm")
-    found = Range(numbers[0], numbers[1], scale == "log")  # type: ignore[arg-type]
+    numbers, step = [_value(low), _value(high)], _value(scale)
+    stepped = isinstance(step, int) and step > 0 and all(isinstance(each, int) for each in numbers)
+    if not dots or (colon and scale != "log" and not stepped) or any(isinstance(each, str) for each in numbers):
+        raise InputError(f"{name}: {text!r} is no range; write 64..256, 64..256:32, 1e-4..1e-2:log or hgrn2|lstm")
+    found = Range(numbers[0], numbers[1], scale == "log", step if stepped else None)  # type: ignore[arg-type]
     if not found.low < found.high or (found.log and found.low <= 0):
         raise InputError(f"{name}: {text!r} has its ends in no order{' above 0' * found.log}; the lower comes first")
     return found
@@ -119,7 +125,8 @@ def sweep(
     count, ranges = at_a_time(how), {name: parse(name, text) for name, text in space.items()}
     if trials < 1:
         raise InputError(f"--trials: {trials} is less than 1")
-    from_dict(Request, dict(base))
+    request = from_dict(Request, dict(base))
+    read_corpus(request.corpus, documents=request.documents, encoding=request.encoding, column=request.column)  # or no trial can be
     out.mkdir(parents=True, exist_ok=True)
     with folder.locked(out):
         _settle(out, {"space": dict(space), "base": dict(base), "seed": seed})
@@ -186,15 +193,17 @@ def attempt(job: Job, console: Console) -> tuple[float | None, str | None]:
     """Held-out bits per byte of the trial's run, which begins, goes on, or has been finished; or None and why it failed."""
     failed = job.path / "failed.json"
     try:
-        if not (job.path / "config.json").exists():
+        if not (job.path / "config.json").exists() and not failed.exists():
             shutil.rmtree(job.path, ignore_errors=True)
             run_request(from_dict(Request, json.loads(job.settings) | {"out": str(job.path)}), console)
         elif not (job.path / "report.html").exists() and not failed.exists():
             resume(job.path, console)
     except InputError as error:
-        if not isinstance(error.__cause__, Diverged):
+        settled = (job.path / "config.json").exists()
+        if settled and not isinstance(error.__cause__, Diverged):
             raise
-        folder.write_json(failed, {"reason": str(error.__cause__)})
+        job.path.mkdir(parents=True, exist_ok=True)
+        folder.write_json(failed, {"reason": str(error.__cause__ if settled else error)})
     if failed.exists():
         return None, str(read_file(failed)["reason"])
     return float(read_file(job.path / "results.json")["headline"]["bits_per_byte"]), None
@@ -218,8 +227,10 @@ def _publish(search: Any, out: Path) -> dict[str, Any]:
         path = _path(out, trial.number)
         if trial.state.is_finished():
             failed = read_file(path / "failed.json")["reason"] if (path / "failed.json").exists() else None
-            lines.append(record(path, out.resolve().name, f"trial {trial.number}", failed=failed))
-            about = {name: lines[-1][name] for name in ("parameters", "steps", "seconds")}
+            about: dict[str, Any] = dict.fromkeys(("parameters", "steps", "seconds"))
+            if (path / "config.json").exists():
+                lines.append(record(path, out.resolve().name, f"trial {trial.number}", failed=failed))
+                about = {name: lines[-1][name] for name in about}
             trials.append({"trial": trial.number, "settings": trial.params, "bits_per_byte": trial.value, "failed": failed} | about)
     trials.sort(key=lambda each: (each["bits_per_byte"] is None, each["bits_per_byte"]))
     made_by = provenance.collect()
@@ -239,7 +250,8 @@ def table(results: Mapping[str, Any], out: Path) -> str:
     for each in results["trials"]:
         bits = "failed" if each["bits_per_byte"] is None else f"{each['bits_per_byte']:.4f}"
         settings = [escape(_short(each["settings"][name])) for name in names]
-        shown.add_row(str(each["trial"]), bits, *settings, f"{each['parameters']:,}", f"{each['seconds']:.0f}")
+        cost = ["–" if each[name] is None else format(each[name], form) for name, form in (("parameters", ","), ("seconds", ".0f"))]
+        shown.add_row(str(each["trial"]), bits, *settings, *cost)
     best = results["trials"][0]
     lines = [plain(shown)]
     if best["bits_per_byte"] is not None:
