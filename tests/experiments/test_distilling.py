@@ -236,11 +236,12 @@ def test_a_stopped_pass_goes_on_and_a_damaged_file_is_refused(small_files, monke
 
 def test_students_learn_from_what_is_kept(capsys):
     code, _, said = main(
-        capsys, "distill", "--teacher", "teacher", "--cache", 8, "--steps", 6, "--mixer", "lstm", "--dim", 16, "--out", "kept", *LESS
+        capsys, "distill", "--teacher", "teacher", "--cache", 8, "--steps", 6, "--mixer", "attention", "--dim", 16, "--out", "kept", *LESS
     )
     assert code == 0, said
     student = config("kept/student")
-    assert (student.teach.top, student.model.layers, student.model.dim) == (8, ("lstm", "lstm"), 16)
+    assert (student.teach.top, student.model.layers, student.model.dim) == (8, ("attention",) * 2, 16)
+    assert not student.train.carry  # as its shape allows, not as the teacher's
     own, theirs = training_flop(student.model, 32), forward_flop(config("teacher").model, 32)
     assert config("kept/control").train.steps == round(6 + theirs * material().unique / (4 * 32 * own))  # read once, not at each step
 
@@ -327,6 +328,9 @@ def test_a_teacher_writes_the_text(capsys, monkeypatch):
     files[-1].unlink()
     writing.write_corpus(open_teacher("teacher"), Path("sequences/written"), 60, seed=1, console=QUIET)
     assert [file.read_bytes() for file in files] == before
+    monkeypatch.delattr(writing, "write_texts")  # what is there is not written again
+    writing.write_corpus(open_teacher("teacher"), Path("sequences/written"), 20, seed=1, console=QUIET)
+    assert [file.read_bytes() for file in sorted(Path("sequences/written").glob("*.jsonl"))] == before[:1]
     with pytest.raises(InputError, match="written by another teacher or from another seed; choose another --out"):
         writing.write_corpus(open_teacher("teacher"), Path("sequences/written"), 60, seed=2, console=QUIET)
 
