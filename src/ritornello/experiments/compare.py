@@ -137,7 +137,7 @@ def _settle(asked: Study, data: str | None, out: Path, console: Console) -> None
     changed = differences(to_dict(asked_before(out)[0]), to_dict(asked)) if kept else {}
     if changed:
         console.say(f"{out}: asked otherwise before ({', '.join(changed)}); of its runs those that still fit count")
-    command = kept["command"] if kept and not changed else provenance.collect().command
+    command = (not changed and kept.get("command")) or provenance.collect().command
     folder.write_json(out / "study.json", {"format": FORMAT, "study": to_dict(asked), "data": data, "command": command})
 
 
