@@ -46,6 +46,7 @@ def test_attention_sees_half_the_text():
     assert long - short == 2 * 4 * 32 * (129 - 65)
     near, far = (forward_flop(config("window", window=50), length, products=True) for length in (10_000, 20_000))
     assert near == far
+    assert forward_flop(config("window", window=50), 19) == forward_flop(config("window", window=10), 20_000)  # 10 on average
     assert far - forward_flop(config("window", window=25), 20_000, products=True) == 2 * 4 * 32 * 25
 
 

@@ -1,7 +1,8 @@
 """A line a run: what the folder says and nothing else, once, whole, and readable after any kill."""
 
+import fcntl
 import json
-import multiprocessing
+import threading
 from dataclasses import replace
 
 import pytest
@@ -108,7 +109,7 @@ def test_scores_by_system_seed_and_subtask():
         line(seed=1, blimp=0.7),
         line("b", blimp=0.9),
         line(seed=1, blimp=0.8),
-        line("c", 0, "nan"),
+        line("c", 0, "stopped", blimp=0.4),
     ]
     assert scores(lines, "blimp") == {
         "a": {0: {"one": 0.5, "two": 0.6}, 1: {"one": 0.5, "two": 0.8}},
@@ -132,8 +133,15 @@ def test_lines_are_kept_once_and_a_torn_one_is_dropped(tmp_path):
         read(path)
 
 
-def test_processes_that_append_at_once_lose_nothing(tmp_path):
+def test_who_appends_waits_for_who_holds_the_file(tmp_path):
     path = tmp_path / "runs.jsonl"
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        pool.starmap(append, [(line(seed=seed, blimp=0.5), path) for seed in range(40)])
-    assert sorted(each["seed"] for each in read(path)) == list(range(40))
+    append(line(), path)
+    with open(path, "a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        other = threading.Thread(target=append, args=(line(seed=1), path))
+        other.start()
+        other.join(0.3)
+        assert read(path) == [line()]
+        file.write(json.dumps(line(seed=2)).encode() + b"\n")
+    other.join(60)
+    assert read(path) == [line(), line(seed=2), line(seed=1)]
