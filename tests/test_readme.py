@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,9 @@ def texts(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     generator = torch.Generator().manual_seed(0)
     letters = "".join("etaoin shrdlu"[pick] for pick in torch.randint(13, (4000,), generator=generator).tolist())
-    for folder in ("corpus", "talks", "blimp/data", "benchmarks"):
+    for folder in ("corpus", "talks", "blimp/data", "benchmarks", "recipes/data"):
         Path(folder).mkdir(parents=True)
+    Path("recipes/data/babymix.toml").write_text('words = 500\n[sources.novels]\nshare = 1\nfiles = ["../../novel.txt"]\n')
     for name in ("novel.txt", "more.txt", "other.txt", "corpus/a.txt"):
         Path(name).write_text(name + letters, encoding="utf-8")
     Path("talks/one.jsonl.gz").write_bytes(__import__("gzip").compress(b'{"text": "%s"}\n' % letters.encode() * 3))
@@ -47,6 +49,11 @@ def small(command: str) -> list[str]:
         return [*words, "--tokens", "5"]
     if words[0] == "diagnose":
         return [*words, "--seeds", "1", "--steps", "2", "--jobs", "1"]
+    if words[0] == "compare":
+        sizes = {"--systems": "hgrn2,lstm", "--budget": "words=10", "--parameters": "20k", "--seeds": "1"}
+        return [sizes.get(before, word) for before, word in pairwise(["", *words])] + ["batch=2", "length=8", *SMALL[4:]]
+    if words[0] == "sweep":
+        return [*words[:-4], "--trials", "1", "--steps", "2", "layers=1", "batch=2", "length=16", *SMALL[4:]]
     if words[0] != "run" or "--dry-run" in words:
         return words
     for name in ("--minutes", "--steps"):
@@ -85,7 +92,8 @@ def test_the_readmes_files_and_links_exist():
 
 def test_the_recipes_are_requests():
     for recipe in (ROOT / "recipes").glob("*.toml"):
-        assert request(recipe).steps or request(recipe).minutes
+        asked = request(recipe)
+        assert asked.steps or asked.minutes or asked.epochs
 
 
 def test_the_examples_run(texts):
