@@ -32,4 +32,3 @@ def text_suite(name: str) -> Suite:
         return [Task("all", digest([corpus.sources, corpus.documents, chosen]), run)]
 
     return Suite(name, tasks, lambda rows: ())
-
