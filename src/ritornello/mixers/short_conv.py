@@ -12,14 +12,17 @@ from ritornello.errors import InputError
 from ritornello.mixers.base import Context
 from ritornello.ops.conv import conv
 
+MOST = 256  # taps
+
 
 class ShortConv(nn.Module):
     """(B, T, channels) -> (B, T, channels). Its state is the last width - 1 inputs (B, width - 1, channels), newest last."""
 
     def __init__(self, channels: int, width: int, *, bias: bool = True, activation: bool = True):
         super().__init__()
-        if width < 2:
-            raise InputError(f"short convolution: a width of {width} mixes nothing; use 2 to 4")
+        if not 2 <= width <= MOST:
+            why = "mixes nothing" if width < 2 else f"is more than {MOST}"
+            raise InputError(f"short convolution: a width of {width} {why}; use 2 to 4")
         self.activation = activation  # SiLU
         self.weight = nn.Parameter(torch.empty(channels, 1, width))
         self.bias = nn.Parameter(torch.empty(channels)) if bias else None
