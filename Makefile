@@ -11,7 +11,8 @@ demo: .venv/ready  ## from nothing to a finished report in a few minutes
 	$(BIN)/ritornello run --minutes 3 --tokenizer bpe
 
 # Two halves side by side: a test runs on one thread.
-KERNELS := tests/ops tests/native $(wildcard tests/test_*.py)
+WAYS := readme ablations quality jobs benchmarks
+KERNELS := tests/ops tests/native $(filter-out $(WAYS:%=tests/test_%.py),$(wildcard tests/test_*.py))
 
 test: .venv/ready-for-tests lint  ## what must be green before anything lands
 	@$(BIN)/python -m pytest $(KERNELS) & kernels=$$!; \

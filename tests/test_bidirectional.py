@@ -87,6 +87,7 @@ def test_its_config_goes_through_json():
     data = override(to_dict(config), ["mixers.bidirectional.settings.gru.reset_after=false"])
     read = from_dict(LMConfig, json.loads(json.dumps(data)))
     assert read.mixers["bidirectional"].settings["gru"] == mixer("gru").Config(reset_after=False)
+    data["mixers"]["bidirectional"]["settings"]["gru"] = to_dict(mixer("gru").Config(reset_after=False))
     assert to_dict(read) == data
 
 
