@@ -254,4 +254,4 @@ def test_neither_folder_nor_model(tmp_path, monkeypatch):
     assert refused("nobody/no-model").startswith("nobody/no-model: no folder, and no model that the hub gives")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
-    assert refused("nobody/no-model").startswith("nobody/no-model: no folder of that name here, and the Hugging Face hub cannot be asked")
+    assert refused("nobody/no-model").startswith("nobody/no-model: no folder of that name here: the Hugging Face hub does not answer")

@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from ritornello.data.cache import named_folder
 from ritornello.data.documents import utf8
 from ritornello.data.sources import MANIFEST, Source
 from ritornello.errors import InputError
+from ritornello.hub import reach
 
 FORMAT = 1  # of the manifest
 MOST_FILES = 1000
@@ -121,7 +120,7 @@ def _rows(name: str, public: Public, split: str) -> Iterator[tuple[str, dict[str
     disable_progress_bars()
     local = Path(public.repository).is_dir()
     if not local:
-        _reach_hub(name)
+        reach(name, "cannot be fetched")
     repository = str(Path(public.repository).absolute()) if local else public.repository
     wanted = {"data_files": dict(public.files)} if public.files else {"split": split}
     try:
@@ -134,21 +133,6 @@ def _rows(name: str, public: Public, split: str) -> Iterator[tuple[str, dict[str
             raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"{name}: cannot be fetched: {reason}") from error
-
-
-def _reach_hub(name: str) -> None:
-    """InputError at once where there is no network: the library would try for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return  # what it has in its cache may be enough
-    try:
-        urlopen(constants.ENDPOINT, timeout=10).close()  # noqa: S310 (the hub's own address)
-    except HTTPError:
-        pass  # it answers: whether it has the dataset is asked next
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(f"{name}: cannot be fetched: the Hugging Face hub does not answer: {reason}") from error
 
 
 def _value(row: Any, column: str, name: str) -> Any:

@@ -16,11 +16,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -32,6 +30,7 @@ from ritornello.errors import InputError, expect_shape
 from ritornello.folder import digest
 from ritornello.hf.files import need_safetensors
 from ritornello.hf.modeling import RitornelloForCausalLM
+from ritornello.hub import reach
 from ritornello.model import LM
 
 CAUSAL, MASKED = ("ForCausalLM", "LMHeadModel"), ("ForMaskedLM", "ForPreTraining")  # how architectures are called
@@ -99,8 +98,8 @@ def open_model(spec: str) -> Opened:
     """The causal or masked language model in a folder, or of that name on the hub. InputError, in one line, for what cannot be used."""
     if Path(spec).is_dir():
         need_safetensors(Path(spec))
-    elif not constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(spec, "config.json"), str):
-        _reach_hub(spec)
+    elif not isinstance(try_to_load_from_cache(spec, "config.json"), str):
+        reach(spec, "no folder of that name here")
     with _as_one_line(spec), _quiet():
         config = AutoConfig.from_pretrained(spec, trust_remote_code=False)
         masked = _is_masked(config, spec)
@@ -138,17 +137,6 @@ def read(net: nn.Module, texts: list[Tensor], length: int) -> Tensor:
     logits = net(input_ids=ids, attention_mask=real).logits.float()
     expect_shape(logits, (*ids.shape, None), f"logits of {type(net).__name__}")
     return logits
-
-
-def _reach_hub(spec: str) -> None:
-    """InputError at once where there is no network: transformers would try for half a minute."""
-    try:
-        urlopen(constants.ENDPOINT, timeout=10).close()  # noqa: S310 (the hub's own address)
-    except HTTPError:
-        pass  # it answers: whether it has the model is asked next
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(f"{spec}: no folder of that name here, and the Hugging Face hub cannot be asked for it: {reason}") from error
 
 
 def _documents(state: Seen) -> list[Tensor]:
