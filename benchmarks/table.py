@@ -23,6 +23,9 @@ def render(found: dict[str, Any], pictures: dict[str, str]) -> str:
     text = [HEAD, f"Of {len(judged)} figures {reached}, {short}; not measured here: {len(judged) - sum(counts.values())}.", ""]
     for file, caption in pictures.items():
         text += [f"![{caption}]({file})", ""]
+    if memory := [row for row in found["rows"] if row.get("row") == "memory"]:
+        text += ["## Memory of training", "", "| two steps in bfloat16 | GB |", "| --- | ---: |"]
+        text += [*(f"| {row['what']} | {row['bytes'] / 1e9:.2f} |" for row in memory), ""]
     for name, targets in GROUPS.items():
         text += [f"## {name}", "", COLUMNS, *(_line(judged[target.name], target.lower) for target in targets), ""]
         notes: dict[str, list[str]] = {}
