@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,39 +139,21 @@ def score_checkpoints(options: dict[str, Any], began: float) -> int:
 def compare_systems(options: dict[str, Any], began: float) -> int:
     from ritornello.experiments.compare import asked_of, compare, table
     from ritornello.experiments.console import Console
-    from ritornello.experiments.training import Stopped
 
     quiet, as_json, jobs = (options.pop(name) for name in ("quiet", "json", "jobs"))
     how = _at_a_time(jobs)
     asked, out, data = asked_of(options)
-    try:
-        found = compare(asked, out, Console(quiet), how, data)
-    except KeyboardInterrupt:
-        return _stopped(out)
-    except Stopped as stop:
-        _stopped(out)
-        return 128 + stop.signum
-    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found, out))
-    return 0
+    return _study(lambda: compare(asked, out, Console(quiet), how, data), table, out, as_json)
 
 
 def sweep_settings(options: dict[str, Any], began: float) -> int:
     from ritornello.experiments.console import Console
     from ritornello.experiments.sweep import asked_of, sweep, table
-    from ritornello.experiments.training import Stopped
 
     quiet, as_json, out, how = options.pop("quiet"), options.pop("json"), options.pop("out"), _at_a_time(options.pop("jobs"))
     trials, seed = options.pop("trials"), options.pop("seed")
     base, space = asked_of(options)
-    try:
-        found = sweep(base, space, trials, out, Console(quiet), how, seed)
-    except KeyboardInterrupt:
-        return _stopped(out)
-    except Stopped as stop:
-        _stopped(out)
-        return 128 + stop.signum
-    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found, out))
-    return 0
+    return _study(lambda: sweep(base, space, trials, out, Console(quiet), how, seed), table, out, as_json)
 
 
 def build_corpus(options: dict[str, Any], began: float) -> int:
@@ -302,6 +285,21 @@ def _at_a_time(jobs: str) -> Any:
     if jobs != "ray" and not jobs.isdecimal():
         raise InputError(f"--jobs: {jobs!r} is neither a number nor ray")
     return jobs if jobs == "ray" else int(jobs)
+
+
+def _study(work: Callable[[], Any], table: Callable[[Any, Path], str], out: Path, as_json: bool) -> int:
+    """Do many runs kept in `out`, and print what came of them."""
+    from ritornello.experiments.training import Stopped
+
+    try:
+        found = work()
+    except KeyboardInterrupt:
+        return _stopped(out)
+    except Stopped as stop:
+        _stopped(out)
+        return 128 + stop.signum
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found, out))
+    return 0
 
 
 def _stopped(out: Path | str) -> int:
