@@ -7,6 +7,7 @@ from typing import Any
 from ritornello.analysis.numerals import number
 from ritornello.analysis.scores import title
 from ritornello.evals.published import CAVEAT, PUBLISHED
+from ritornello.experiments.overlap import unseen
 from ritornello.experiments.record import scores
 from ritornello.experiments.statistics import Estimate, Scores, by_chance, conclude, difference, estimate
 
@@ -37,14 +38,15 @@ NAMES = {
 CLAIMS = (("HGRN2", "Mamba"), ("HGRN2", "Transformer"), ("HGRN2", "LSTM"), ("HGRN2", "xLSTM"), ("Mamba", "Transformer"))
 TAUGHT, UNTAUGHT = "BabyHGRN 1.0B, distilled", "BabyHGRN 1.0B"
 SUITES = ("supplement", "ewok", "bear", "glue")
+COUNTED = ("blimp", "blimp-fast", "supplement", "supplement-fast", "ewok")
 TRIED = ": rates tried"  # behind the name of a study: its runs of rates that were not taken
 
 
-def render(lines: Sequence[Line], overlap: dict[str, Any] | None) -> str:
-    """The page; `overlap`: what `ritornello data inspect` counted of our text, if it did."""
+def render(lines: Sequence[Line], overlaps: dict[str, Any]) -> str:
+    """The page; `overlaps`: by the name of a corpus what it holds of the benchmarks, where that was counted."""
     lines = [line for line in lines if not line["study"].endswith(TRIED)]
     studies = {line["study"]: [each for each in lines if each["study"] == line["study"]] for line in lines}
-    parts = [HEAD, _overlap(overlap)]
+    parts = [HEAD, _overlap({name: overlaps.get(name) for name in dict.fromkeys(line["corpus"] for line in lines)})]
     told = [text for name, own in studies.items() if (text := _architectures(name, own) or _distilled(name, own))]
     parts += told or ["## Which architecture\n\nNo study of ours is finished yet.\n"]
     return "\n".join([*parts, _standing(lines), _left(lines)]).rstrip() + "\n"
@@ -64,18 +66,13 @@ def benchmark(lines: Sequence[Line]) -> str | None:
     return found[0] if found else None
 
 
-def _overlap(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "How many pairs hold a word that our training text lacks has not been counted yet (`ritornello data inspect --overlap`).\n"
-    shares = [
-        f"{100 * row['unseen_word_share']:.1f} % of {row['items']:,} in {title(row['suite'])}"
-        for row in found["overlap"]
-        if row["suite"] in ("blimp", "supplement", "ewok") and "reason" not in row
-    ]
-    return (
-        f"Items with a word that our training text ({found['words']:,} words) lacks: {'; '.join(shares)}. "
-        "Of theirs the filtered sets were made: none.\n"
-    )
+def _overlap(found: dict[str, Any]) -> str:
+    """How many items hold a word that the texts of our runs lack."""
+    told = []
+    for name, each in found.items():
+        rows = [row for row in each["overlap"] if row["suite"] in COUNTED] if each else []
+        told.append(f"- {name}: {unseen(rows, each['words']) if each else 'not counted yet (`ritornello data inspect --overlap`).'}")
+    return "\n".join(["Of their text the filtered sets were made, so it lacks no word of them. Ours:\n", *told]) + "\n" if told else ""
 
 
 def _architectures(study: str, lines: Sequence[Line]) -> str | None:

@@ -7,7 +7,9 @@ python -m benchmarks.quality --render | --check                               wr
 """
 
 import argparse
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from benchmarks import babyhgrn, log
 from ritornello.config import read_file
 from ritornello.errors import InputError
 from ritornello.experiments.record import append, read, record
-from ritornello.folder import read_config, write_json
+from ritornello.folder import read_config, write_bytes, write_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 KEYS = (
@@ -26,8 +28,8 @@ KEYS = (
 
 def made() -> dict[str, str]:
     """File name -> text of all that is made from the lines."""
-    lines, overlap = read(FOLDER / "runs.jsonl"), FOLDER / "overlap.json"
-    return {"log.md": log.render(lines), "babyhgrn.md": babyhgrn.render(lines, read_file(overlap) if overlap.exists() else None)}
+    lines = read(FOLDER / "runs.jsonl")
+    return {"log.md": log.render(lines), "babyhgrn.md": babyhgrn.render(lines, overlaps())}
 
 
 def check() -> list[str]:
@@ -46,21 +48,44 @@ def render() -> None:
 
 def keep(line: dict[str, Any], study: str) -> None:
     """One more line, without what only a comparison's page wants."""
-    append({key: line[key] for key in KEYS} | {"study": study}, FOLDER / "runs.jsonl")
+    append(_line(line, study), FOLDER / "runs.jsonl")
+
+
+def _line(line: dict[str, Any], study: str) -> dict[str, Any]:
+    return {key: line[key] for key in KEYS} | {"study": study}
 
 
 def add(out: Path, study: str) -> None:
-    """The runs of a comparison; those of rates that were tried and not taken as a study of their own, so that no mean is over them."""
+    """The runs of a comparison; those of rates that were tried and not taken as a study of their own, so that no mean is over them.
+
+    What was added before, when the study had fewer seeds or scores, gives way.
+    """
     corpora = read_file(out / "results.json")["corpora"]
     taken = {(corpus["name"], row["system"]): row["rate"] for corpus in corpora for row in corpus["systems"]}
-    for line in read(out / "results.jsonl"):
-        keep(line, study if line["rate"] == taken[line["corpus"], line["system"]] else study + babyhgrn.TRIED)
+    found = [
+        _line(line, study if line["rate"] == taken[line["corpus"], line["system"]] else study + babyhgrn.TRIED)
+        for line in read(out / "results.jsonl")
+    ]
+    new = {_key(line) for line in found}
+    lines = [line for line in read(FOLDER / "runs.jsonl") if _key(line) not in new] + found
+    write_bytes(FOLDER / "runs.jsonl", "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines).encode())
+    keep_overlap(corpora)
 
 
-def keep_overlap(path: Path) -> None:
-    """The counts of an inspection; the texts that it shows stay where they are."""
-    found = read_file(path)
-    write_json(FOLDER / "overlap.json", {key: found[key] for key in ("name", "words", "overlap")})
+def _key(line: dict[str, Any]) -> tuple[str, str]:
+    return line["study"].removesuffix(babyhgrn.TRIED), line["name"]
+
+
+def keep_overlap(corpora: Sequence[dict[str, Any]]) -> None:
+    """What corpora hold of the benchmarks: counts alone, the texts that an inspection shows stay where they are."""
+    kept = overlaps() | {each["name"]: {key: each[key] for key in ("words", "overlap")} for each in corpora if each["overlap"]}
+    write_json(FOLDER / "overlap.json", kept)
+
+
+def overlaps() -> dict[str, Any]:
+    """By the name of a corpus."""
+    file = FOLDER / "overlap.json"
+    return read_file(file) if file.exists() else {}
 
 
 def main() -> None:
@@ -90,7 +115,7 @@ def main() -> None:
             line = record(options.record, options.study, options.system, base=base, failed=options.failed)
             keep(line | ({"flop": options.flop} if options.flop else {}), options.study)
         if options.overlap:
-            keep_overlap(options.overlap)
+            keep_overlap([read_file(options.overlap)])
         if options.render or options.add or options.record or options.overlap:
             render()
         wrong = check() if options.check else []

@@ -56,33 +56,40 @@ def test_of_a_comparison_the_runs_of_the_rate_taken_are_its_study(empty):
     tried = line("hgrn2", 0, 0.9) | {"rate": 0.01}
     (empty / "results.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*runs, tried]))
     systems = [{"system": "hgrn2", "rate": 0.003}, {"system": "mamba", "rate": 0.001}]
-    (empty / "results.json").write_text(json.dumps({"corpora": [{"name": "babymix", "systems": systems}]}))
+    (empty / "results.json").write_text(json.dumps({"corpora": [{"name": "babymix", "words": 1234, "systems": systems, "overlap": []}]}))
     quality.add(empty, "first")
     kept = read(empty / "runs.jsonl")
     assert [each["study"] for each in kept] == ["first", "first", "first", "first: rates tried"]
-    assert all(set(each) == set(quality.KEYS) for each in kept)
     quality.render()
     page = (empty / "babyhgrn.md").read_text()
     assert "| hgrn2 | 67.05 | 360M | 3M | 1M | 2 | 64.0 ± 0.0 [" in page
     assert "90.0" not in page
     assert "90.0" in (empty / "log.md").read_text()
+    (empty / "results.jsonl").write_text("".join(json.dumps(each | {"words": 7}) + "\n" for each in [*runs, tried]))
+    quality.add(empty, "first")
+    assert [each["words"] for each in read(empty / "runs.jsonl")] == [7] * 4, "scored once more, they take the place of what they were"
+    assert [each["name"] for each in read(empty / "runs.jsonl")] == [each["name"] for each in kept]
+    assert all(set(each) == set(quality.KEYS) for each in kept)
 
 
 def test_of_an_inspection_the_counts_are_kept_and_no_text(empty):
     row = {"suite": "blimp", "items": 200, "unseen_word_share": 0.125}
     found = {"name": "babymix", "words": 1234, "overlap": [row], "copies": {"most": ["a text"]}}
-    (empty / "found.json").write_text(json.dumps(found))
-    quality.keep_overlap(empty / "found.json")
+    quality.keep_overlap([found])
     assert "a text" not in (empty / "overlap.json").read_text()
+    assert quality.overlaps() == {"babymix": {"words": 1234, "overlap": [row]}}
+    for each in FEW:
+        quality.keep(each | {"corpus": "other" if each["system"] == "mamba" else "babymix"}, "architectures")
     quality.render()
-    assert "our training text (1,234 words) lacks: 12.5 % of 200 in BLiMP, filtered." in (empty / "babyhgrn.md").read_text()
+    page = (empty / "babyhgrn.md").read_text()
+    assert "- babymix: Items with a word that the training text (1,234 words) lacks: 12.5 % of 200 in BLiMP, filtered.\n" in page
+    assert "- other: not counted yet" in page
 
 
 def test_without_runs_both_pages_say_so():
     assert "There are no runs yet." in log.render([])
-    page = babyhgrn.render([], None)
+    page = babyhgrn.render([], {})
     assert "No study of ours is finished yet." in page
-    assert "has not been counted yet" in page
     assert "| GPT-BERT 30M (arXiv:2410.24159) | BabyLM | 10M, in several passes | 1 | 81.2 |" in page
 
 
@@ -100,7 +107,7 @@ def test_the_log_is_newest_first_and_keeps_failures():
 
 def test_a_claim_is_reproduced_contradicted_or_open():
     def verdict(lines: list[dict], claim: str = "HGRN2 above Mamba") -> str:
-        (row,) = (row for row in babyhgrn.render(lines, None).splitlines() if row.startswith(f"| {claim} |"))
+        (row,) = (row for row in babyhgrn.render(lines, {}).splitlines() if row.startswith(f"| {claim} |"))
         return row.split(" | ")[-1].removesuffix(" |")
 
     assert verdict(FEW) == "reproduced"
@@ -116,7 +123,7 @@ def test_a_claim_is_reproduced_contradicted_or_open():
 
 
 def test_the_table_has_theirs_beside_ours_and_failed_seeds():
-    page = babyhgrn.render([*FEW, line("mamba", 3, None, failed="stopped")], None)
+    page = babyhgrn.render([*FEW, line("mamba", 3, None, failed="stopped")], {})
     assert "| hgrn2 | 67.05 | 360M | 3M | 1M | 3 | 64.1 ± 0.1 [" in page
     assert "| mamba | 64.44 | 350M | 3M | 1M | 3 of 4 | 59.9 ± 0.1 [" in page
     assert "- hgrn2 above mamba on BLiMP, filtered: +4.2 points [" in page
@@ -126,7 +133,7 @@ def test_the_table_has_theirs_beside_ours_and_failed_seeds():
 
 def test_students_stand_beside_their_control():
     students = [line("student", seed, 0.66 + seed / 1000, study="taught") for seed in range(3)]
-    page = babyhgrn.render([*students, *(line("control", seed, 0.62 + seed / 1000, study="taught") for seed in range(3))], None)
+    page = babyhgrn.render([*students, *(line("control", seed, 0.62 + seed / 1000, study="taught") for seed in range(3))], {})
     assert "1.0B parameters, without a control of equal FLOP: +2.7 points of BLiMP." in page
     assert "- student above control on BLiMP, filtered: +4.0 points [+4.0, +4.0], 3 seeds each." in page
     assert "- student below control on held-out text: −0.040 bits per byte [−0.040, −0.040], 3 seeds each; lower is better." in page

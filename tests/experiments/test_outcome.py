@@ -69,7 +69,7 @@ def asked(**given) -> Study:
 
 
 def corpus(lines=LINES, choices=CHOICES, **given) -> dict:
-    return outcome(asked(**given), FIELD, lines, choices)["corpora"][0]
+    return outcome(asked(**given), FIELD, lines, choices, {})["corpora"][0]
 
 
 def rows(found: dict) -> dict:
@@ -97,12 +97,20 @@ def test_a_failed_seed_leaves_no_mean():
     assert (rows(found)["hgrn2"]["seeds"], rows(found)["hgrn2"]["failed"]) == ([0, 1], [2])
     assert {(pair["first"], pair["second"]) for pair in found["differences"]} == {("tall", "lstm")}
     assert "hgrn2 has no mean: seed 2 failed." in found["conclusions"]
-    assert outcome(asked(), FIELD, lost, CHOICES)["gaps"] == [{"run": "hgrn2-2", "reason": "step 3: the loss is not a finite number"}]
+    assert outcome(asked(), FIELD, lost, CHOICES, {})["gaps"] == [{"run": "hgrn2-2", "reason": "step 3: the loss is not a finite number"}]
     gap = [
         line("hgrn2", 2, 2.0) | {"scores": {"bits_per_byte": 2.0, "blimp": None}} if each["name"] == "hgrn2-2" else each for each in LINES
     ]
     assert rows(corpus(gap))["hgrn2"]["scores"]["blimp"] == {"value": None, "reason": "seed 2 has no value"}
     assert rows(corpus(gap))["hgrn2"]["scores"]["bits_per_byte"]["value"] is not None
+
+
+def test_words_that_the_text_lacks_are_told():
+    counted = [{"suite": "blimp", "items": 200, "unseen_word_share": 0.125}, {"suite": "wug", "reason": "damaged"}]
+    told = outcome(asked(), FIELD, LINES, CHOICES, {"text": counted})["corpora"][0]
+    assert told["conclusions"][-1] == "Items with a word that the training text (1,000 words) lacks: 12.5 % of 200 in BLiMP, filtered."
+    assert (told["overlap"], told["conclusions"][:-1]) == (counted, corpus()["conclusions"])
+    assert outcome(asked(), FIELD, [], {}, {"text": counted})["corpora"][0]["conclusions"] == []
 
 
 def test_what_is_not_finished_is_not_failed():
@@ -115,7 +123,7 @@ def test_what_is_not_finished_is_not_failed():
 def test_other_rates_and_seeds_do_not_count():
     more = [*LINES, line("hgrn2", 0, 9.0, (0, 0), rate=0.1), line("hgrn2", 3, 9.0, (0, 0))]
     assert rows(corpus(more))["hgrn2"]["scores"] == rows(corpus())["hgrn2"]["scores"]
-    cost = outcome(asked(), FIELD, more, CHOICES)["cost"]
+    cost = outcome(asked(), FIELD, more, CHOICES, {})["cost"]
     assert cost == {"runs": 11, "seconds": 22.0, "flop": 11e9, "tuning": 4.0}
 
 
@@ -199,7 +207,7 @@ def test_the_page(tmp_path):
         0.01,
         0.01,
     )
-    results = outcome(asked(budget="flop=1e9"), FIELD, LINES, CHOICES | {("text", "lstm"): choice})
+    results = outcome(asked(budget="flop=1e9"), FIELD, LINES, CHOICES | {("text", "lstm"): choice}, {})
     text = page(tmp_path, results)
     for part in ("65.5 %", "sd 0.5", "[", "2.010", "chance 50.0 %", "n-gram 2.5", "9,000", "1.00e9", "300", "0.01"):
         assert part in text
@@ -211,11 +219,11 @@ def test_the_page(tmp_path):
     assert "<img" not in text
     assert "What failed" not in text
     lost = [line("hgrn2", 2, None, failed=HOSTILE) if each["name"] == "hgrn2-2" else each for each in LINES]
-    text = page(tmp_path, outcome(asked(), FIELD, lost, CHOICES))
+    text = page(tmp_path, outcome(asked(), FIELD, lost, CHOICES, {}))
     assert "seed 2 failed" in text
     assert "What failed" in text
     assert "<img" not in text
-    assert "Nothing can be compared yet." in page(tmp_path, outcome(asked(), FIELD, [], {}))
+    assert "Nothing can be compared yet." in page(tmp_path, outcome(asked(), FIELD, [], {}, {}))
     with pytest.raises(InputError, match="give the folder that `ritornello compare` wrote"):
         comparison.render(tmp_path / "none")
 

@@ -30,7 +30,9 @@ from ritornello.config import differences, from_dict, read_file, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments.cells import Cell, Contestant, Job, cell, contestants, expectations, finished, known, prepare, work
 from ritornello.experiments.console import Console, Within, clock
+from ritornello.experiments.items import READERS
 from ritornello.experiments.outcome import BASELINE, PAGE, Choice, Line, line, outcome
+from ritornello.experiments.overlap import overlap
 from ritornello.experiments.study import Study, study
 from ritornello.experiments.suites import data_folder, own_files, sources
 from ritornello.experiments.summary import render as plain
@@ -160,6 +162,9 @@ class _Hall:
         suites = sources(self.asked.suites, Path(self.data)) if self.data else []
         self.suites = [source.label(self.asked.limit) for source in suites]
         self.expected = expectations([*suites, *own_files(text=self.asked.text)], self.asked.limit)
+        held = [source.suite.name for source in suites if source.suite.name in READERS]
+        corpora = {each.corpus: each.material.corpus for each in self.entrants}
+        self.overlaps = {name: overlap(corpus, held, Path(self.data or ""), self.console) for name, corpus in corpora.items()}
 
     def tune(self) -> None:
         """Choose every entrant's rate."""
@@ -236,7 +241,7 @@ class _Hall:
         folder.write_bytes(self.out / "results.jsonl", "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in plain).encode())
         made_by = provenance.collect({name: sha for each in self.entrants for name, sha in each.material.corpus.sources.items()})
         about = {"format": FORMAT, "command": read_file(self.out / "study.json")["command"], "provenance": to_dict(made_by)}
-        results = about | outcome(self.asked, self.entrants, lines, self.choices)
+        results = about | outcome(self.asked, self.entrants, lines, self.choices, self.overlaps)
         folder.write_json(self.out / "results.json", results)
         folder.write_bytes(self.out / "report.html", render(self.out).encode())
         return results

@@ -17,6 +17,7 @@ from ritornello.analysis.scores import LOWER
 from ritornello.config import differences, dotted, read_file, to_dict
 from ritornello.experiments import statistics
 from ritornello.experiments.cells import Cell, Contestant
+from ritornello.experiments.overlap import unseen
 from ritornello.experiments.record import record
 from ritornello.experiments.record import scores as by_system
 from ritornello.experiments.study import Study
@@ -24,6 +25,7 @@ from ritornello.mixers.layers import describe
 
 Line = dict[str, Any]  # of experiments/record.py, with the rate, and what PAGE names
 Metric = dict[str, Any]
+Overlaps = Mapping[str, Sequence[dict[str, Any]]]  # by corpus
 PAGE = ("curve", "metrics")  # held-out bits per byte by words; what the scores are
 ABOUT = (
     "format",
@@ -97,13 +99,13 @@ def _metrics(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def outcome(
-    asked: Study, entrants: Sequence[Contestant], lines: Sequence[Line], choices: Mapping[tuple[str, str], Choice]
+    asked: Study, entrants: Sequence[Contestant], lines: Sequence[Line], choices: Mapping[tuple[str, str], Choice], overlaps: Overlaps
 ) -> dict[str, Any]:
-    """All that the page shows."""
+    """All that the page shows. `overlaps`: what each corpus holds of the benchmarks, see experiments/overlap.py."""
     corpora = list(dict.fromkeys(entrant.corpus for entrant in entrants))
     return {
         "study": to_dict(asked),
-        "corpora": [_corpus(name, asked, entrants, lines, choices) for name in corpora],
+        "corpora": [_corpus(name, asked, entrants, lines, choices, overlaps.get(name, ())) for name in corpora],
         "cost": {
             "runs": len(lines),
             "seconds": sum(each["seconds"] for each in lines),
@@ -121,7 +123,12 @@ def _counts(line: Line, asked: Study, choices: Mapping[tuple[str, str], Choice])
 
 
 def _corpus(
-    name: str, asked: Study, entrants: Sequence[Contestant], lines: Sequence[Line], choices: Mapping[tuple[str, str], Choice]
+    name: str,
+    asked: Study,
+    entrants: Sequence[Contestant],
+    lines: Sequence[Line],
+    choices: Mapping[tuple[str, str], Choice],
+    overlap: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     own = [entrant for entrant in entrants if entrant.corpus == name]
     told = [line for line in lines if line["corpus"] == name and _counts(line, asked, choices)]
@@ -130,6 +137,7 @@ def _corpus(
     found = [_pair(told, metric, one, two, rows) for metric in metrics for one, two in combinations([row["system"] for row in rows], 2)]
     pairs = [each for each in found if each is not None]
     corpus, tokenizer = own[0].material.corpus, own[0].config.tokenizer
+    said, lacking = _conclusions(metrics, rows, pairs, asked), unseen(overlap, corpus.words)
     return {
         "name": name,
         "words": corpus.words,
@@ -139,7 +147,8 @@ def _corpus(
         "metrics": metrics,
         "systems": rows,
         "differences": pairs,
-        "conclusions": _conclusions(metrics, rows, pairs, asked),
+        "conclusions": said + [lacking] * bool(said and lacking),
+        "overlap": list(overlap),
         "rates": [_rates(entrant.system, choices.get((name, entrant.system))) for entrant in own],
         "settings": _settings([_final(entrant, choices) for entrant in own], [entrant.system for entrant in own]),
     }

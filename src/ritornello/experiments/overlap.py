@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ritornello.analysis.scores import title
 from ritornello.data.corpus import Corpus
 from ritornello.data.words import BASE, ngrams, numbers, words
 from ritornello.errors import InputError
@@ -63,6 +64,13 @@ def overlap(corpus: Corpus, names: Sequence[str], data: Path, console: Console |
 def there(data: Path) -> list[str]:
     """The suites whose items can be read here, each set of items once, less those of hours."""
     return [name for name, entry in SUITES.items() if name in READERS and not entry.hours and (data / entry.path).exists()]
+
+
+def unseen(rows: Sequence[dict[str, Any]], words: int) -> str:
+    """How many items hold a word that the training text, of so many words, lacks, in a sentence; "" where none was counted."""
+    counted = [row for row in rows if row.get("items")]
+    shares = [f"{100 * row['unseen_word_share']:.1f} % of {row['items']:,} in {title(row['suite'])}" for row in counted]
+    return f"Items with a word that the training text ({words:,} words) lacks: {'; '.join(shares)}." if shares else ""
 
 
 def training_words(corpus: Corpus) -> Iterator[np.ndarray]:
