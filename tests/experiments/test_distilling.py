@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from example_text import prose
 
 import ritornello
 from ritornello import cli, folder
@@ -31,7 +32,6 @@ from ritornello.train.distill import Live, TeachConfig
 from ritornello.train.hints import HintConfig
 from ritornello.train.teachers import Teachers
 
-WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
 SMALL = {"batch": 4, "length": 32, "dim": 32, "layers": 2, "evaluate": {"validations": 1, "sample_tokens": 5, "ngram_tokens": 2000}}
 LESS = ["evaluate.validations=1", "evaluate.sample_tokens=5", "evaluate.ngram_tokens=2000", "--quiet"]
 QUIET = Console(quiet=True)
@@ -41,9 +41,7 @@ QUIET = Console(quiet=True)
 def ground(tmp_path_factory):
     """A folder with a text, a cache, and two trained teachers of different tokenizers."""
     where = tmp_path_factory.mktemp("ground")
-    generator = torch.Generator().manual_seed(3)
-    picks = torch.randint(len(WORDS), (25, 60), generator=generator).tolist()
-    (where / "text.txt").write_text("\n\n".join(" ".join(WORDS[pick] for pick in row) + "." for row in picks))
+    (where / "text.txt").write_text(prose(25, words=60))
     library()  # from the user's cache, if it is there: compiling it anew takes long
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(where / "cache"))

@@ -5,28 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_text import SMALL
 
 import ritornello
 from ritornello import folder
 from ritornello.experiments.run import request, resume
 from ritornello.train.loop import Trainer
 
-WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
-SMALL = {"steps": 12, "batch": 4, "length": 32, "dim": 32, "layers": 2, "evaluate": {"validations": 3, "sample_tokens": 10}}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def text(tmp_path) -> Path:
-    picks = torch.randint(len(WORDS), (25, 120), generator=torch.Generator().manual_seed(3)).tolist()
-    path = tmp_path / "text.txt"
-    path.write_text("\n\n".join(" ".join(WORDS[pick] for pick in row) + "." for row in picks), encoding="utf-8")
-    return path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def averaged(text: Path) -> Path:

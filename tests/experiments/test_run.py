@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
+from example_text import SMALL, WORDS, prose
 
 import ritornello
 from ritornello import cli, folder
@@ -23,30 +24,10 @@ from ritornello.experiments.run import request
 from ritornello.experiments.settings import RunConfig
 from ritornello.experiments.summary import summary
 
-WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "saw", "that", "dog", "run", "far", "from", "its", "old", "home", "by", "sea")
+pytestmark = pytest.mark.usefixtures("own_folder")
 RIT = [sys.executable, "-m", "ritornello.cli"]
-SMALL = {"steps": 12, "batch": 4, "length": 32, "dim": 32, "layers": 2, "evaluate": {"validations": 3, "sample_tokens": 10}}
 SIZES = ["--batch", "4", "--length", "32", "--dim", "32", "--layers", "2", "evaluate.validations=3", "evaluate.sample_tokens=10"]
 OPTIONS = ["--steps", "12", *SIZES]
-
-
-def prose(documents: int, words: int = 120) -> str:
-    generator = torch.Generator().manual_seed(3)
-    picks = torch.randint(len(WORDS), (documents, words), generator=generator).tolist()
-    return "\n\n".join(" ".join(WORDS[pick] for pick in row) + "." for row in picks)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def text(tmp_path) -> Path:
-    path = tmp_path / "text.txt"
-    path.write_text(prose(25), encoding="utf-8")
-    return path
 
 
 def rit(*words, **options):
