@@ -191,7 +191,8 @@ def _left(lines: Sequence[Line]) -> str:
     """What the paper has and our runs do not."""
     if not lines:
         return ""
-    lacking = [title(suite) for suite in SUITES if not any(suite in line["scores"] for line in lines)]
+    had = {name.partition(",")[0] for line in lines for name in line["scores"]}
+    lacking = [title(suite) for suite in SUITES if suite not in had]
     most = number(max((line["parameters"] for line in lines), default=0))
     words = number(max((line["words"] for line in lines), default=0))
     said = [

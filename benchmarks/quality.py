@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import babyhgrn, log
 from ritornello.config import read_file
 from ritornello.errors import InputError
-from ritornello.experiments.record import append, read, record
+from ritornello.experiments.record import read, record
 from ritornello.folder import read_config, write_bytes, write_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -46,34 +46,28 @@ def render() -> None:
         (FOLDER / name).write_text(text, encoding="utf-8")
 
 
-def keep(line: dict[str, Any], study: str) -> None:
-    """One more line, without what only a comparison's page wants."""
-    append(_line(line, study), FOLDER / "runs.jsonl")
-
-
-def _line(line: dict[str, Any], study: str) -> dict[str, Any]:
-    return {key: line[key] for key in KEYS} | {"study": study}
-
-
-def add(out: Path, study: str) -> None:
-    """The runs of a comparison; those of rates that were tried and not taken as a study of their own, so that no mean is over them.
-
-    What was added before, when the study had fewer seeds or scores, gives way.
+def keep(lines: Sequence[dict[str, Any]]) -> None:
+    """Put lines of runs among those there are, without what only a comparison's page wants. A run that was there is told anew: its study
+    may have grown since, or its scores.
     """
-    corpora = read_file(out / "results.json")["corpora"]
-    taken = {(corpus["name"], row["system"]): row["rate"] for corpus in corpora for row in corpus["systems"]}
-    found = [
-        _line(line, study if line["rate"] == taken[line["corpus"], line["system"]] else study + babyhgrn.TRIED)
-        for line in read(out / "results.jsonl")
-    ]
+    found = [{key: line[key] for key in KEYS} for line in lines]
     new = {_key(line) for line in found}
-    lines = [line for line in read(FOLDER / "runs.jsonl") if _key(line) not in new] + found
-    write_bytes(FOLDER / "runs.jsonl", "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines).encode())
-    keep_overlap(corpora)
+    kept = [line for line in read(FOLDER / "runs.jsonl") if _key(line) not in new] + found
+    write_bytes(FOLDER / "runs.jsonl", "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in kept).encode())
 
 
 def _key(line: dict[str, Any]) -> tuple[str, str]:
     return line["study"].removesuffix(babyhgrn.TRIED), line["name"]
+
+
+def add(out: Path, study: str) -> None:
+    """The runs of a comparison; those of rates that were tried and not taken as a study of their own, so that no mean is over them."""
+    corpora = read_file(out / "results.json")["corpora"]
+    taken = {(corpus["name"], row["system"]): row["rate"] for corpus in corpora for row in corpus["systems"]}
+    lines = read(out / "results.jsonl")
+    tried = [babyhgrn.TRIED * (line["rate"] != taken[line["corpus"], line["system"]]) for line in lines]
+    keep([line | {"study": study + rest} for line, rest in zip(lines, tried, strict=True)])
+    keep_overlap(corpora)
 
 
 def keep_overlap(corpora: Sequence[dict[str, Any]]) -> None:
@@ -113,7 +107,7 @@ def main() -> None:
                 parser.error("--record needs a --system")
             base = read_config(options.base) if options.base else None
             line = record(options.record, options.study, options.system, base=base, failed=options.failed)
-            keep(line | ({"flop": options.flop} if options.flop else {}), options.study)
+            keep([line | ({"flop": options.flop} if options.flop else {})])
         if options.overlap:
             keep_overlap([read_file(options.overlap)])
         if options.render or options.add or options.record or options.overlap:

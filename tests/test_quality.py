@@ -39,14 +39,13 @@ def test_the_pages_are_what_the_lines_say(monkeypatch, capsys):
 
 
 def test_what_does_not_agree_is_told(empty):
-    for each in FEW:
-        quality.keep(each, "architectures")
+    quality.keep(FEW)
     quality.render()
     assert quality.check() == []
     page = empty / "babyhgrn.md"
     page.write_text(page.read_text().replace("64.1", "74.1"))
     assert quality.check() == ["babyhgrn.md is not what runs.jsonl renders to; run python -m benchmarks.quality --render"]
-    quality.keep(line("lstm", 0), "architectures")
+    quality.keep([line("lstm", 0)])
     assert len(quality.check()) == 2
 
 
@@ -78,8 +77,7 @@ def test_of_an_inspection_the_counts_are_kept_and_no_text(empty):
     quality.keep_overlap([found])
     assert "a text" not in (empty / "overlap.json").read_text()
     assert quality.overlaps() == {"babymix": {"words": 1234, "overlap": [row]}}
-    for each in FEW:
-        quality.keep(each | {"corpus": "other" if each["system"] == "mamba" else "babymix"}, "architectures")
+    quality.keep([each | {"corpus": "other" if each["system"] == "mamba" else "babymix"} for each in FEW])
     quality.render()
     page = (empty / "babyhgrn.md").read_text()
     assert "- babymix: Items with a word that the training text (1,234 words) lacks: 12.5 % of 200 in BLiMP, filtered.\n" in page

@@ -75,6 +75,8 @@ def test_a_gap_is_a_gap(run, tmp_path):
     for row in evaluation["rows"]:
         if row["suite"] == "pairs" and row["task"] in ("all", "agreement"):
             row |= {"value": None, "reason": "lost"}
+    part = {"suite": "glue", "metric": "accuracy, F1 or MCC", "value": 0.5, "by": "model"}
+    evaluation["rows"] += [evaluation["rows"][0] | part | {"task": task} for task in ("all 8 tasks here", "rte")]
     kept = (run / "evaluation" / "results.json").read_text()
     try:
         folder.write_json(run / "evaluation" / "results.json", evaluation)
@@ -84,6 +86,7 @@ def test_a_gap_is_a_gap(run, tmp_path):
     assert line["scores"]["pairs"] is None
     assert line["subtasks"]["pairs"]["agreement"] is None
     assert scores([line], "pairs") == {}
+    assert (line["scores"]["glue, 8 tasks here"], "glue" in line["scores"]) == (0.5, False), "some of the tasks are not the suite"
 
 
 def test_a_failure_is_recorded_with_its_reason_and_an_unfinished_run_is_not(run, tmp_path):

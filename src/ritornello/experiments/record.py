@@ -152,6 +152,8 @@ def _scores(headline: Mapping[str, Any], own: list[dict[str, Any]], evaluation: 
             main[row["suite"]] = row["metric"]
             name = row["suite"] if is_fraction(row["metric"]) or row["value"] is None else f"{row['suite']} {row['metric']}"
             whole[name] = row["value"]
+        elif row["task"].startswith("all ") and row["task"].endswith(" here") and row["by"] == "model":
+            whole[f"{row['suite']}, {row['task'].removeprefix('all ')}"] = row["value"]  # of some of a suite's tasks: no figure of it
     for row in rows:
         if row["metric"] == main.get(row["suite"]) and row["by"] == "model" and not row["task"].startswith("all"):
             tasks.setdefault(row["suite"], {})[row["task"]] = row["value"]
