@@ -22,6 +22,7 @@ int main() {
         run("selective", n, [&](const Size& n) { selective(n, n.V, 1 + n.K % 5); });
         run("softmax_scan", n, [&](const Size& n) { softmax_scan(n, n.V, same, other); });
         run("delta", n, [&](const Size& n) { delta(n, same ? 1 : n.K); });
+        run("conv", n, [&](const Size& n) { conv(n, n.K, 2 + n.V % 4, same, other); });
         run("generate", n, generate);
         run("vocabulary", n, [&](const Size& n) { vocabulary(n, same, other); });
         const int64_t rows = n.B ? 1 + int64_t(random_bits() % 11) : 0;  // their products take several at a time

@@ -1,4 +1,4 @@
-// The recurrences of ops/: outer, scan, selective, softmax_scan, delta.
+// The recurrences of ops/, and the short convolution: outer, scan, selective, softmax_scan, delta, conv.
 #pragma once
 
 #include "check.h"
@@ -233,4 +233,50 @@ static void delta(const Size& n, int64_t G) {
     compare("dq", dq, gradients.of(Q)), compare("dk", dk, gradients.of(K)), compare("dv", dv, gradients.of(V));
     compare("dr", dr, gradients.of(R)), compare("dp", dp, gradients.of(P)), compare("dS", dS, gradients.of(first));
     compare("dg", summed(dg, G > 1 ? 1 : n.K), da, 1e-4);
+}
+
+// ---- conv ----------------------------------------------------------------------------------------------------------------------------
+
+struct Conv {
+    int64_t B, T, D, W, narrow, threads;
+    const void* x;
+    const float *w, *bias, *past;
+    const uint8_t* reset;
+};
+extern "C" void ritornello_conv_forward(const Conv*, void* y, float* end);
+extern "C" void ritornello_conv_backward(const Conv*, const void* dy, const float* d_end, void* dx, float* dw, float* d_bias, float* d_past);
+
+static void conv(const Size& n, int64_t D, int64_t W, bool biased, bool narrow) {
+    const int64_t all = n.B * n.T * D, states = n.B * (W - 1) * D;
+    Either x(uniform(all, -1, 1), narrow), y(Floats(all), narrow), dy(uniform(all, -1, 1), narrow), dx(Floats(all), narrow);
+    Floats w = uniform(W * D, -1, 1), bias = uniform(D, -1, 1), past = uniform(states, -1, 1), d_end = uniform(states, -1, 1);
+    Floats end(states), dw(W * D), d_bias(D), d_past(states);
+    const Resets resets(n.B * n.T, n.resets);
+    const Conv call{n.B, n.T, D, W, narrow, n.threads, x, w, biased ? static_cast<float*>(bias) : nullptr, past, resets.room.get()};
+    ritornello_conv_forward(&call, y, end);
+    ritornello_conv_backward(&call, dy, d_end, dx, dw, d_bias, d_past);
+
+    const Numbers X = leaves(x.wide), taps = leaves(w), added = leaves(bias), first = leaves(past);
+    Numbers last = first, Y;
+    for (int64_t b = 0; b < n.B; ++b)
+        for (int64_t t = 0; t < n.T; ++t)
+            for (int64_t d = 0; d < D; ++d) {
+                Number sum = biased ? added[size_t(d)] : Number(0);
+                const Number now = X[size_t((b * n.T + t) * D + d)];
+                for (int64_t i = 0; i < W - 1; ++i) {  // oldest first; each moves one place up
+                    Number& seen = last[size_t((b * (W - 1) + i) * D + d)];
+                    if (resets.cut(b * n.T + t)) seen = Number(0);
+                    sum = sum + taps[size_t((W - 1 - i) * D + d)] * seen;
+                }
+                for (int64_t i = 0; i < W - 1; ++i)
+                    last[size_t((b * (W - 1) + i) * D + d)] = i < W - 2 ? last[size_t((b * (W - 1) + i + 1) * D + d)] : now;
+                Y.push_back(sum + taps[size_t(d)] * now);
+            }
+    const double tolerance = narrow ? 4e-3 : 2e-5;
+    compare("y", y.read(), Y, tolerance), compare("end", end, last);
+    Gradients gradients;
+    gradients.seed(Y, dy.wide), gradients.seed(last, d_end), gradients.spread();
+    compare("dx", dx.read(), gradients.of(X), tolerance), compare("dw", dw, gradients.of(taps), 1e-4);
+    compare("d_past", d_past, gradients.of(first));
+    if (biased) compare("d_bias", d_bias, gradients.of(added), 1e-4);
 }

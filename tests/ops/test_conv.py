@@ -33,7 +33,7 @@ def test_float64_equals_the_loop(T, width, share, bias):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("impl", ["loop", "chunk"])
+@pytest.mark.parametrize("impl", ["loop", "chunk", "native"])
 def test_a_reset_is_a_mask(impl):
     x, reset = torch.randn(2, 9, 5), torch.zeros(2, 9, dtype=torch.bool)
     reset[:, 4] = True
@@ -47,7 +47,9 @@ def test_a_reset_is_a_mask(impl):
 
 
 def test_which_implementation_runs_is_no_secret():
-    assert conv.explain(torch.zeros(1, 3, 2), torch.zeros(2, 4), None) == "chunk; loop: comes after chunk"
+    few = conv.explain(torch.zeros(1, 3, 2), torch.zeros(2, 4), None)
+    assert few == "chunk; native: 6 numbers, fewer than 16384; loop: comes after chunk"
+    assert conv.explain(torch.zeros(1, 9000, 2, device="meta"), torch.zeros(2, 4), None).startswith("chunk; native: inputs are on meta; ")
 
 
 def test_a_width_that_mixes_nothing_is_refused():

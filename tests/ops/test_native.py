@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ritornello._native.library import library
+from ritornello.ops.conv import conv
 from ritornello.ops.delta import delta
 from ritornello.ops.outer import outer
 from ritornello.ops.scan import scan, scan_complex
@@ -22,12 +23,15 @@ shares = st.sampled_from([None, 0.0, 0.1, 1.0])
 gates = st.sampled_from([(0.0, 1.0), (-14.0, 1.0), (14.0, 1.0), (0.0, 6.0)])  # the mean and spread of the logits: 1e-6 and 1 - 1e-6 too
 
 
-def compare(op, inputs, state, reset, *, tolerance=2e-6, gate=None):
-    """Native float32 against the float64 loop; `gate` names the input whose gradient is a difference of sums and may lose digits."""
+def compare(op, inputs, state, reset, *, tolerance=2e-6, gate=None, chosen=True):
+    """Native float32 against the float64 loop; `gate` names the input whose gradient is a difference of sums and may lose digits.
+
+    `chosen`: whether `auto` takes the kernel whatever the size.
+    """
     results = []
     for impl, dtype in (("loop", torch.float64), ("native", torch.float32)):
         leaves = [None if each is None else each.detach().clone().to(dtype).requires_grad_() for each in (*inputs, state)]
-        assert impl == "loop" or op.choose(*leaves[:-1]) == "native"
+        assert impl == "loop" or not chosen or op.choose(*leaves[:-1]) == "native"
         y, end = op(*leaves[:-1], state=leaves[-1], reset=reset, impl=impl)
         given_leaves = [leaf for leaf in leaves if leaf is not None]
         grads = torch.autograd.grad(y.square().sum() + (end * state.to(dtype)).sum(), given_leaves, allow_unused=True)
@@ -92,6 +96,43 @@ def test_delta(T, K, V, decay, share, gate):
     r = p * torch.rand(B, T, H, 1, dtype=torch.float64) * 1.5
     g = None if decay is None else decays(gate, B, T, H, K if decay == "K" else 1)
     compare(delta, (q, k, normal(B, T, H, V), r, p, g), normal(B, H, K, V), resets(share, B, T), tolerance=1e-5, gate=7)
+
+
+@given(T=lengths, D=widths, W=st.integers(2, 6), bias=st.booleans(), share=shares)
+@example(T=200, D=70, W=4, bias=True, share=0.01)  # several blocks of tokens
+def test_conv(T, D, W, bias, share):
+    B = 2
+    inputs = (normal(B, T, D), normal(D, W), normal(D) if bias else None)
+    compare(conv, inputs, normal(B, W - 1, D), resets(share, B, T), chosen=False)
+
+
+def test_conv_takes_numbers_as_narrow_as_they_come():
+    """bfloat16 in and out, summed in float32: the loop's own result, rounded once; gradients too."""
+    x, weight, bias, past, dy = (torch.randn(*shape) for shape in ((4, 150, 40), (40, 4), (40,), (4, 3, 40), (4, 150, 40)))
+    reset = torch.rand(4, 150) < 0.05
+    assert conv.choose(x.bfloat16(), weight, bias) == "native"
+    results = []
+    for impl in ("native", "loop"):
+        narrow = x.bfloat16().requires_grad_()
+        leaves = [each.clone().requires_grad_() for each in (weight, bias, past)]
+        y, end = conv(narrow, *leaves[:2], state=leaves[2], reset=reset, impl=impl)
+        assert (y.dtype, end.dtype) == (torch.bfloat16, torch.float32)
+        results.append([y, end, *torch.autograd.grad((y * dy.bfloat16()).float().sum() + end.sum(), [narrow, *leaves])])
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-2 if found.dtype == torch.bfloat16 else 1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_change_no_bit_of_a_convolution(threads):
+    x, weight, bias, past = (torch.randn(*shape) for shape in ((3, 200, 40), (40, 4), (40,), (3, 3, 40)))
+    results = []
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        leaves = [each.clone().requires_grad_() for each in (x, weight, bias, past)]
+        y, end = conv(*leaves[:3], state=leaves[3], reset=torch.zeros(3, 200, dtype=torch.bool), impl="native")
+        results.append([y, end, *torch.autograd.grad(y.square().sum() + end.sum(), leaves)])
+    torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -173,7 +214,7 @@ def test_what_the_kernels_cannot_do_is_said():
     assert "native: inputs are on meta" in outer.explain(*meta, None)
 
 
-@pytest.mark.parametrize("name", ["outer", "scan", "selective", "softmax_scan", "delta"])
+@pytest.mark.parametrize("name", ["outer", "scan", "selective", "softmax_scan", "delta", "conv"])
 def test_operators_are_sound(name):
     """torch's own checks of a custom operator: schema, fake tensors, autograd registration, compile."""
     B, T, H, K = 1, 5, 2, 4
@@ -185,8 +226,10 @@ def test_operators_are_sound(name):
         "scan": (keys[0].detach().sigmoid().requires_grad_(), keys[1], torch.randn(B, H, K), None, False),
         "selective": (x, dt, -torch.rand(3, 8), *vectors, torch.zeros(B, 3, 8), None),
         "softmax_scan": (*keys[:2], torch.rand(H, K), torch.randn(H, K), *(torch.rand(B, H, K) for _ in range(3)), None),
+        "conv": (x, torch.randn(4, 8, requires_grad=True), torch.randn(8), torch.zeros(B, 3, 8), None),
         "delta": (*keys, -torch.rand(B, T, H, 1), torch.randn(B, H, K, K), None),
     }  # fmt: skip
+    import ritornello.ops.native_conv
     import ritornello.ops.native_scans  # noqa: F401
 
     torch.library.opcheck(getattr(torch.ops.ritornello, name).default, calls[name])

@@ -3,14 +3,17 @@
     y_t[d] = bias[d] + sum over i < W of weight[d, i] x_{t-W+1+i}[d]
 
 The state is the last W - 1 inputs, newest last; a reset makes everything before it zero, as at a text's start.
-`chunk` is one depthwise convolution of the whole piece; with resets it adds W shifted and masked copies instead.
+`native` is a kernel in C++ that reads bfloat16 as it is; `chunk` is one depthwise convolution of the whole piece, with resets a sum of W
+shifted and masked copies.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ritornello.ops.op import Implementation, Op
+from ritornello.ops.op import Implementation, Op, native
+
+FEW = 2**14  # numbers
 
 
 def loop(x: Tensor, weight: Tensor, bias: Tensor | None, past: Tensor, reset: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -47,4 +50,4 @@ def chunk(x: Tensor, weight: Tensor, bias: Tensor | None, past: Tensor, reset: T
     return y, torch.where(kept[..., None], seen[:, T:], 0)
 
 
-conv = Op("conv", {"chunk": Implementation(chunk), "loop": Implementation(loop)})
+conv = Op("conv", {"native": native("conv", "native_conv", FEW, narrow=True), "chunk": Implementation(chunk), "loop": Implementation(loop)})

@@ -33,22 +33,27 @@ class Implementation:
     narrow: bool = False  # takes inputs in the dtype they come in and sums in the state's; else they are cast before
 
 
-def native(name: str, module: str = "native") -> Implementation:
-    """The kernel of that name in C++, its module imported when it first runs. InputError if it is made to run where it cannot."""
+def native(name: str, module: str = "native", few: int = 0, narrow: bool = False) -> Implementation:
+    """The kernel of that name in C++, its module imported when it first runs. InputError if it is made to run where it cannot.
+
+    `auto` passes it over for a first input of fewer than `few` numbers, where calling it costs more than it saves.
+    """
 
     def against(*inputs: Tensor | None) -> str | None:
         from ritornello.ops import native as kernels
 
-        return kernels.against(*inputs)
+        count = inputs[0].numel()  # type: ignore[union-attr]
+        return f"{count} numbers, fewer than {few}" if count < few else kernels.against(*inputs)
 
     def run(*arguments: Any) -> tuple[Tensor, Any]:
-        if (reason := against(*arguments[:-2])) is not None:  # all but state and reset
+        from ritornello.ops import native, native_conv, native_scans
+
+        if (reason := native.against(*arguments[:-2])) is not None:  # all but state and reset
             raise InputError(f"{name}: the native kernel cannot run here: {reason}; leave the choice to auto")
-        from ritornello.ops import native, native_scans
+        modules = {"native": native, "native_conv": native_conv, "native_scans": native_scans}
+        return getattr(modules[module], name)(*arguments)
 
-        return getattr({"native": native, "native_scans": native_scans}[module], name)(*arguments)
-
-    return Implementation(run, against)
+    return Implementation(run, against, narrow)
 
 
 def triton(name: str) -> Implementation:
