@@ -21,7 +21,7 @@ from ritornello import folder
 
 def rit(*words: str, log: Path | None = None, wait: float = 0.0) -> bool:
     """Run a command to its end; with `log`, kill -9 `wait` seconds after its first new step. True if it ended by itself."""
-    process = subprocess.Popen([sys.executable, "-m", "ritornello.cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "ritornello", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if log is not None:
         before = log.stat().st_size if log.exists() else 0
         while process.poll() is None and not (log.exists() and log.stat().st_size not in (0, before)):

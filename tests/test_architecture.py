@@ -27,6 +27,7 @@ BELOW = {
     "experiments": GROUND | {"jobs", "_native", "ops", "mixers", "model", "data", "folder", "hf", "train", "evals", "analysis", "serve"},
     "diagnostics": GROUND | {"jobs", "mixers", "model", "data", "folder", "train", "evals", "analysis", "serve"},
     "commands": GROUND | {"diagnostics", "folder", "hf", "serve", "experiments"},
+    "__main__": {"cli"},
     "cli": GROUND | {"commands", "diagnostics", "mixers", "train"},
 }
 FINE_TUNING = ("evals/finetune.py", "evals/glue.py")  # the one part of evaluation that trains

@@ -369,7 +369,3 @@ def _command(subparsers: Any, name: str, function: Any, summary: str, descriptio
     if name in ("run", "distill", "generate", "evaluate", "dynamics", "compare", "sweep"):
         parser.add_argument("--threads", type=int, metavar="N", help="processor threads")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

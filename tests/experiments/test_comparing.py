@@ -159,7 +159,7 @@ def test_kill_9_within_a_run_and_between_runs_changes_nothing(place, tmp_path):
     recipe.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in SMALL.items() if name != "run"))
     settings = [f"{name}={json.dumps(value)}" for name, value in RUN.items()]
     words = ["compare", str(place / "text.txt"), *settings, "--recipe", str(recipe), "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-m", "ritornello.cli", *words], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "ritornello", *words], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 100
     while len(list(out.glob("runs/mingru-seed0-*/checkpoints/step-*[1-9].safetensors"))) < 1 and time.monotonic() < until:
         time.sleep(0.005)

@@ -25,7 +25,7 @@ from ritornello.experiments.settings import RunConfig
 from ritornello.experiments.summary import summary
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-RIT = [sys.executable, "-m", "ritornello.cli"]
+RIT = [sys.executable, "-m", "ritornello"]
 SIZES = ["--batch", "4", "--length", "32", "--dim", "32", "--layers", "2", "evaluate.validations=3", "evaluate.sample_tokens=10"]
 OPTIONS = ["--steps", "12", *SIZES]
 

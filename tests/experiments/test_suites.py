@@ -309,7 +309,7 @@ def test_a_killed_evaluation_goes_on_and_ends_as_an_unbroken_one(run, tmp_path):
     for task in range(30):
         lines = (json.dumps({"good": f"the cat {task} saw {n} seas", "bad": f"cat the {n} saw {task} seas"}) for n in range(150))
         (pairs / f"{task:02}.jsonl").write_text("\n".join(lines))
-    words = [sys.executable, "-m", "ritornello.cli", "evaluate", str(run), "--pairs", str(pairs), "--threads", "1", "--quiet", "--out"]
+    words = [sys.executable, "-m", "ritornello", "evaluate", str(run), "--pairs", str(pairs), "--threads", "1", "--quiet", "--out"]
     child = subprocess.Popen([*words, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
     kept = tmp_path / "killed/pairs"
     until = time.monotonic() + 200

@@ -101,7 +101,7 @@ def run(tmp_path):
     return make_run(tmp_path / "run")
 
 
-COMMAND = "import sys; from ritornello.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = ("-m", "ritornello")
 WRITE = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -115,7 +115,7 @@ def test_there_and_back(run, hub, tmp_path):
     """Pushed by the command, evaluated by its name as in its folder, and opened by transformers with the code that lies beside it."""
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"sentence_good": "a b c", "sentence_bad": "c b a"}\n{"sentence_good": "he is", "sentence_bad": "he are"}\n')
-    pushed = hub.run("-c", COMMAND, "export", str(run), "--to", "hf", "--out", str(tmp_path / "folder"), "--push", "tale", "--json")
+    pushed = hub.run(*COMMAND, "export", str(run), "--to", "hf", "--out", str(tmp_path / "folder"), "--push", "tale", "--json")
     assert pushed.returncode == 0, pushed.stderr
     assert json.loads(pushed.stdout)["address"] == f"{hub.address}/me/tale"
     assert hub.private == {"me/tale": True}
@@ -125,9 +125,7 @@ def test_there_and_back(run, hub, tmp_path):
 
     values = []
     for model in ("me/tale", str(tmp_path / "folder")):
-        scored = hub.run(
-            "-c", COMMAND, "evaluate", model, "--pairs", str(pairs), "--out", str(tmp_path / "scores" / str(len(values))), "--json"
-        )
+        scored = hub.run(*COMMAND, "evaluate", model, "--pairs", str(pairs), "--out", str(tmp_path / "scores" / str(len(values))), "--json")
         assert scored.returncode == 0, scored.stderr
         values.append([(row["metric"], row["value"]) for row in json.loads(scored.stdout)["rows"]])
     assert values[0] == values[1]
@@ -139,11 +137,9 @@ def test_there_and_back(run, hub, tmp_path):
 
 def test_what_the_hub_refuses(run, hub, tmp_path):
     """One line, and the folder is there to be pushed again."""
-    pushed = hub.run(
-        "-c", COMMAND, "export", str(run), "--to", "hf", "--out", str(tmp_path / "folder"), "--push", "tale", HF_TOKEN="hf_other"
-    )
+    pushed = hub.run(*COMMAND, "export", str(run), "--to", "hf", "--out", str(tmp_path / "folder"), "--push", "tale", HF_TOKEN="hf_other")
     assert (pushed.returncode, pushed.stderr.count("\n")) == (2, 1), pushed.stderr
     assert f"{tmp_path / 'folder'} is written, but not pushed: " in pushed.stderr
-    lacking = hub.run("-c", COMMAND, "evaluate", "me/other", "--text", str(run / "log.jsonl"))
+    lacking = hub.run(*COMMAND, "evaluate", "me/other", "--text", str(run / "log.jsonl"))
     assert (lacking.returncode, lacking.stderr.count("\n")) == (2, 1), lacking.stderr
     assert "me/other" in lacking.stderr
