@@ -1,6 +1,6 @@
 """docs/results/runs.jsonl: a line for every run of the studies, and the pages that are made from it: log.md and babyhgrn.md.
 
-python -m benchmarks.quality --add OUT --study NAME                            the runs of `ritornello compare`
+python -m benchmarks.quality --add OUT --study NAME                            the runs of `ritornello compare` or `ritornello distill`
 python -m benchmarks.quality --record RUN --study NAME --system NAME           one run folder, with its evaluation/
 python -m benchmarks.quality --overlap FILE.json                               of `ritornello data inspect CORPUS --overlap all --json`
 python -m benchmarks.quality --render | --check                               write the pages, or tell where they are not what the lines say
@@ -61,10 +61,15 @@ def _key(line: dict[str, Any]) -> tuple[str, str]:
 
 
 def add(out: Path, study: str) -> None:
-    """The runs of a comparison; those of rates that were tried and not taken as a study of their own, so that no mean is over them."""
+    """The runs of a comparison, or of students and their control. Those of rates that were tried and not taken are a study of their own, so
+    that no mean is over them.
+    """
+    lines = read(out / "results.jsonl")
+    if (out / "distill.json").exists():
+        keep([line | {"study": study} for line in lines])
+        return
     corpora = read_file(out / "results.json")["corpora"]
     taken = {(corpus["name"], row["system"]): row["rate"] for corpus in corpora for row in corpus["systems"]}
-    lines = read(out / "results.jsonl")
     tried = [babyhgrn.TRIED * (line["rate"] != taken[line["corpus"], line["system"]]) for line in lines]
     keep([line | {"study": study + rest} for line, rest in zip(lines, tried, strict=True)])
     keep_overlap(corpora)

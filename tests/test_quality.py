@@ -71,6 +71,18 @@ def test_of_a_comparison_the_runs_of_the_rate_taken_are_its_study(empty):
     assert all(set(each) == set(quality.KEYS) for each in kept)
 
 
+def test_students_and_controls_are_a_study(empty):
+    (empty / "distill.json").write_text("{}")
+    runs = [
+        line(system, seed, 0.6 + (system == "student") / 100, study="distill") for system in ("student", "control") for seed in range(2)
+    ]
+    (empty / "results.jsonl").write_text("".join(json.dumps(each) + "\n" for each in runs))
+    quality.add(empty, "taught")
+    assert read(empty / "runs.jsonl") == [each | {"study": "taught"} for each in runs]
+    quality.render()
+    assert "## Distillation: taught" in (empty / "babyhgrn.md").read_text()
+
+
 def test_of_an_inspection_the_counts_are_kept_and_no_text(empty):
     row = {"suite": "blimp", "items": 200, "unseen_word_share": 0.125}
     found = {"name": "babymix", "words": 1234, "overlap": [row], "copies": {"most": ["a text"]}}

@@ -197,6 +197,7 @@ def _add_distill(subparsers: Any) -> None:
     teaching.add_argument("--written", metavar="WORDS", help="let the teacher write the text, so many words, such as 1M")
     teaching.add_argument("--generations", type=int, default=1, metavar="N", help="each student teaches the next (default 1)")
     teaching.add_argument("--no-control", action="store_true", help="leave the control out")
+    teaching.add_argument("--seeds", type=int, default=1, metavar="N", help="students and controls of so many seeds (default 1)")
     student = distill.add_argument_group("the student")
     student.add_argument("--mixer", metavar="NAME", help="layers from bottom to top")
     student.add_argument("--channel", metavar="NAME", help="the channel mixer, or none")
@@ -205,6 +206,8 @@ def _add_distill(subparsers: Any) -> None:
     student.add_argument("--lr", type=float, metavar="X", help="peak learning rate")
     student.add_argument("--tokenizer", metavar="KIND", help="bytes, bpe, or a tokenizer.json (default: the teacher's)")
     student.add_argument("--pairs", action="append", metavar="PATH", help="minimal pairs to score")
+    _add_suites(distill)
+    distill.add_argument("--jobs", default="1", metavar="N", help="runs at a time, or ray for a cluster (default 1)")
     distill.add_argument("--out", default="distilled", metavar="FOLDER", help="where to write (default: distilled)")
 
 

@@ -59,19 +59,12 @@ def resume_run(options: dict[str, Any], began: float) -> int:
 
 def distill_student(options: dict[str, Any], began: float) -> int:
     from ritornello.experiments.console import Console
-    from ritornello.experiments.distill import asked_of, distill, table
-    from ritornello.experiments.training import Stopped
+    from ritornello.experiments.distill import asked_of, distill
+    from ritornello.experiments.gains import table
 
-    quiet, as_json, out = options.pop("quiet"), options.pop("json"), options["out"]
-    try:
-        found = distill(asked_of(options), Console(quiet))
-    except KeyboardInterrupt:
-        return _stopped(out)
-    except Stopped as stop:
-        print(f"ritornello: stopped and saved at step {stop.step:,}; the same command goes on from there", file=sys.stderr)
-        return 128 + stop.signum
-    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else table(found))
-    return 0
+    quiet, as_json, out, how = options.pop("quiet"), options.pop("json"), options["out"], _at_a_time(options.pop("jobs"))
+    asked = asked_of(options)
+    return _study(lambda: distill(asked, Console(quiet), how), lambda found, _: table(found), Path(out), as_json)
 
 
 def generate_text(options: dict[str, Any], began: float) -> int:

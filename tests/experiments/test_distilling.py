@@ -160,6 +160,49 @@ def test_a_grid_and_generations(capsys):
     assert Distillation(teachers=("teacher",), preset="babyhgrn").alphas == (0.25, 0.5, 0.75)
 
 
+def test_seeds_say_what_one_run_cannot(capsys, real_data):
+    """Two students and two controls, at work side by side, each pair of one seed; means over seeds, scored on a benchmark too."""
+    words = ("distill", "--teacher", "teacher", "--steps", 3, "--seeds", 2, "--suite", "supplement", "--limit", 4, "--data", real_data)
+    code, out, said = main(capsys, *words, "--jobs", 2, "--out", "seeds", *LESS)
+    assert code == 0, said
+    runs = [f"{name}-seed-{nth}" for name in ("student", "control") for nth in (1, 2)]
+    assert [(config(f"seeds/{run}").train.seed, config(f"seeds/{run}").train.threads) for run in runs] == [(1, 1), (2, 1)] * 2
+    for nth in (1, 2):
+        assert set(unlike(*(config(f"seeds/{name}-seed-{nth}") for name in ("student", "control")))) == {"teach.alpha", "train.steps"}
+    lines = read("seeds/results.jsonl")
+    assert [(line["system"], line["seed"], line["name"]) for line in lines] == [
+        (run[:7], nth, run) for run, nth in zip(runs, (1, 2) * 2, strict=True)
+    ]
+    found = json.loads(Path("seeds/distill.json").read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    gains = {gain["score"]: gain for gain in found["gains"]}
+    (suite,) = (name for name in gains if name.startswith("supplement"))  # of which four items of each task
+    gain, of_pairs = gains["bits_per_byte"], gains[suite]
+    apart = [rows[f"student-seed-{nth}"]["bits_per_byte"] - rows[f"control-seed-{nth}"]["bits_per_byte"] for nth in (1, 2)]
+    assert gain["value"] == pytest.approx(sum(apart) / 2)
+    assert gain["low"] < gain["value"] < gain["high"]
+    assert [rows[f"student-seed-{nth}"]["minus_control"]["value"] for nth in (1, 2)] == pytest.approx(apart, abs=1e-6)
+    right = {run: rows[run]["scores"][suite] for run in runs}
+    assert of_pairs["value"] == pytest.approx(sum(right[run] * (1 if run.startswith("student") else -1) for run in runs) / 2)
+    assert gain["sentence"] in out
+    one = main(capsys, *words[:5], "--seed", 2, "--out", "alone", *LESS)
+    assert one[0] == 0
+    assert same("alone/student", "seeds/student-seed-2")
+    assert "one run each says nothing of other seeds" in one[1]
+
+
+def test_a_run_whose_numbers_run_out_leaves_no_mean(capsys):
+    words = ("distill", "--teacher", "teacher", "--steps", 6, "--seeds", 2, "--lr", "1e30", "--out", "lost", *LESS)
+    code, out, said = main(capsys, *words)
+    assert code == 0, said
+    assert "failed: student-seed-1: step " in out
+    assert json.loads(Path("lost/distill.json").read_text())["gains"] == []
+    assert [line["failed"] is None for line in read("lost/results.jsonl")] == [False] * 4
+    code, _, said = main(capsys, *words[:5], "--generations", 2, *words[7:9], "--out", "heirless", *LESS)
+    assert code == 2
+    assert "it cannot teach the next generation" in said
+
+
 def material(path="teacher"):
     return gather_again(Path(path), config(path), QUIET)
 

@@ -5,8 +5,9 @@ changed, finds among the runs what still fits.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from ritornello.data.corpus import read_corpus
 from ritornello.errors import InputError
 from ritornello.evals.suite import digest
 from ritornello.experiments import scaling
-from ritornello.experiments.console import Console
+from ritornello.experiments.console import Console, Within
 from ritornello.experiments.flops import training_flop
 from ritornello.experiments.machine import matrix_products
 from ritornello.experiments.match import match
@@ -29,6 +30,8 @@ from ritornello.experiments.settings import EvaluateConfig, Request, RunConfig
 from ritornello.experiments.study import Study
 from ritornello.experiments.subjects import of_run
 from ritornello.experiments.suites import Source, data_folder, evaluate_sources, own_files, sources
+from ritornello.experiments.training import Stopped
+from ritornello.jobs import How
 from ritornello.mixers.layers import expand
 from ritornello.model import parameters
 from ritornello.train.loop import Diverged
@@ -96,6 +99,23 @@ def work(job: Job, console: Console) -> None:
         with matrix_products(config.train.gemm):
             subject = of_run(folder.load(job.path), config.evaluate.protocol)
             evaluate_sources(subject, chosen, job.path / "evaluation", console, job.limit)
+
+
+def worker(how: How, console: Console) -> Callable[[Job], None]:
+    """What does a job, for jobs.spread: here, where it may tell of its progress, or in another process."""
+    return partial(_here, console=console) if how == 1 else _elsewhere
+
+
+def _here(job: Job, console: Console) -> None:
+    work(job, Within(console, job.path.name))
+
+
+def _elsewhere(job: Job) -> None:
+    """A job in a process of its own, which a request to stop ends between two steps."""
+    try:
+        work(job, Console(quiet=True))
+    except Stopped as stop:
+        raise KeyboardInterrupt from stop
 
 
 def identity(config: RunConfig) -> str:

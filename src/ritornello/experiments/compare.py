@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,14 @@ from ritornello.analysis.comparison import render
 from ritornello.analysis.numerals import is_fraction
 from ritornello.config import differences, from_dict, read_file, to_dict
 from ritornello.errors import InputError
-from ritornello.experiments.cells import Cell, Contestant, Job, cell, contestants, expectations, finished, known, prepare, work
-from ritornello.experiments.console import Console, Within, clock
+from ritornello.experiments.cells import Cell, Contestant, Job, cell, contestants, expectations, finished, known, prepare, worker
+from ritornello.experiments.console import Console, clock
 from ritornello.experiments.items import READERS
 from ritornello.experiments.outcome import BASELINE, PAGE, Choice, Line, line, outcome
 from ritornello.experiments.overlap import overlap
 from ritornello.experiments.study import Study, study
 from ritornello.experiments.suites import data_folder, own_files, sources
 from ritornello.experiments.summary import render as plain
-from ritornello.experiments.training import Stopped
 from ritornello.jobs import How, at_a_time, spread
 
 FORMAT = 1
@@ -219,9 +217,8 @@ class _Hall:
                 prepare(jobs[job], material[jobs[job].corpus, jobs[job].system])
                 yield job
 
-        function = partial(_here, console=self.console) if self.how == 1 else _elsewhere
         began, threads = time.monotonic(), max((each.config.train.threads for each in self.entrants), default=1)
-        with closing(spread(function, prepared(), self.how, threads)) as results:
+        with closing(spread(worker(self.how, self.console), prepared(), self.how, threads)) as results:
             for number, (job, _) in enumerate(results, 1):
                 self.keep(jobs[job])
                 hint = f"; about {clock((time.monotonic() - began) / number * (len(left) - number))} left" if number < len(left) else ""
@@ -256,18 +253,6 @@ def further(tried: Mapping[float, float | None]) -> float | None:
     if best == min(tried):
         return best / 2
     return best * 2 if best == max(tried) else None
-
-
-def _here(job: Job, console: Console) -> None:
-    work(job, Within(console, job.path.name))
-
-
-def _elsewhere(job: Job) -> None:
-    """A job in a process of its own, which a request to stop ends between two steps."""
-    try:
-        work(job, Console(quiet=True))
-    except Stopped as stop:
-        raise KeyboardInterrupt from stop
 
 
 def _told(found: Line) -> str:

@@ -1,46 +1,45 @@
 """Students of trained models, beside the control: what the same computation buys without a teacher.
 
-    OUT/student              or student-alpha-0.25 ... for a grid, generation-1 ... for students of students
+    OUT/student              or student-alpha-0.25 ... for a grid, generation-1 ... for students of students; with several seeds each
+                             ends in -seed-1 ...
     OUT/control              the last student's config with teach.alpha 0 and more steps: its training costs what the students'
-                             training and their teachers' reading or writing cost together, within a step
+                             training and their teachers' reading or writing cost together, within a step; one for each seed
     OUT/written              the corpus, where a teacher writes it
-    OUT/distill.json         what came of all of them, on the same held-out text
+    OUT/distill.json         what came of all of them, on the same held-out text; see gains.py
     OUT/results.jsonl        a line a run, as everywhere; its flop are those of the teachers too
 
-Every run is an ordinary run folder. The same command goes on where it was stopped. Students of students: Furlanello et al. 2018,
-arXiv:1805.04770 (born-again networks), each with the one before as its only teacher.
+Every run is an ordinary run folder, or holds failed.json: why there is no model. The same command goes on where it was stopped. Students
+of students: Furlanello et al. 2018, arXiv:1805.04770 (born-again networks), each with the one before as its only teacher.
 """
 
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from rich.markup import escape
-from rich.table import Table
 from torch import nn
 
 from ritornello import folder
-from ritornello.analysis.numerals import score
 from ritornello.config import differences, from_dict, override, to_dict
 from ritornello.errors import InputError, unknown
-from ritornello.evals.perplexity import difference, held_out
-from ritornello.evals.scoring import Scored
+from ritornello.experiments import gains
+from ritornello.experiments.cells import Job, expectations, finished, worker
 from ritornello.experiments.console import Console
-from ritornello.experiments.evaluation import score_sample
 from ritornello.experiments.flops import forward_flop, training_flop
+from ritornello.experiments.gains import Pupil
 from ritornello.experiments.lessons import School, open_teacher
-from ritornello.experiments.material import Material
+from ritornello.experiments.plan import THREADS
 from ritornello.experiments.record import record
-from ritornello.experiments.run import begin, prepare, resume
+from ritornello.experiments.run import begin, prepare
 from ritornello.experiments.settings import Request, RunConfig
 from ritornello.experiments.subjects import at_words, is_run
-from ritornello.experiments.summary import render
+from ritornello.experiments.suites import data_folder, sources
 from ritornello.experiments.writing import write_corpus
 from ritornello.folder import words_of
+from ritornello.jobs import How, at_a_time, spread
 from ritornello.model import LM
 from ritornello.train import PRESETS
 
@@ -61,13 +60,18 @@ class Distillation:
     generations: int = 1
     written: str | None = None  # words of the corpus that the teacher writes, such as 1M; None: the corpus is read
     control: bool = True
+    seeds: int = 1  # of students and control, from the student's seed on
+    suites: tuple[str, ...] = ()  # benchmarks that all are scored on
+    data: str | None = None  # where their files lie
+    limit: int | None = None  # items of each task; None: all
     student: dict[str, Any] = field(default_factory=dict)  # fields of Request; None and what is not given: as the first teacher's run
 
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
-        if self.generations < 1:
-            raise InputError(f"--generations: {self.generations} is less than 1")
+        for name in ("generations", "seeds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name}: {getattr(self, name)} is less than 1")
         if self.generations > 1 and (len(self.alphas) > 1 or self.written is not None):
             raise InputError("--generations goes with one --alpha and a corpus that is read; leave the grid or --written out")
 
@@ -81,35 +85,47 @@ class Distillation:
         return PRESETS[self.preset]["alpha"] if self.preset else (0.5,)
 
 
-class Pupil(NamedTuple):
-    """A run that is to be made."""
-
-    name: str
-    path: Path
-    config: RunConfig
-    material: Material
-    flop: float  # of its training, and of what its teachers did for it
-
-
-def distill(asked: Distillation, console: Console | None = None) -> dict[str, Any]:
-    """Train the students and the control, or what is missing of them; distill.json as plain values. InputError, and Stopped as `run`."""
-    console, out = console or Console(quiet=True), Path(asked.out)
+def distill(asked: Distillation, console: Console | None = None, how: How = 1) -> dict[str, Any]:
+    """Train the students and their controls, or what is missing of them; distill.json as plain values. `how`: so many runs at a time, or
+    "ray". InputError, and Stopped or KeyboardInterrupt where it was stopped: the same call goes on.
+    """
+    console, out, jobs = console or Console(quiet=True), Path(asked.out), at_a_time(how)
+    shelf = str(data_folder(asked.data).resolve()) if asked.suites else None
     out.mkdir(parents=True, exist_ok=True)
-    done: list[Pupil] = []
     with folder.locked(out):
-        for pupil in _pupils(asked, out, console):
-            _train(pupil, console)
-            done.append(pupil)
+        request, drawn = _request(asked, out, jobs), 0.0
+        if asked.written is not None:
+            request, drawn = _written(asked, request, out, console)
+        done: list[Pupil] = []
+        for generation in range(asked.generations):
+            wave: list[Pupil] = []
+            for nth in range(asked.seeds):
+                own = replace(request, seed=request.seed + nth * asked.generations + generation)
+                teachers = tuple(str(pupil.path) for pupil in done if pupil.nth == nth)[-1:] or asked.teachers
+                wave += _students(asked, own, teachers, nth, generation, drawn, console)
+            _train(wave, asked, shelf, console, how)
+            done += wave
+        changed: dict[str, list[Any]] = {}
         if asked.control:
-            control = _control(asked, done, out, console)
-            for name, (was, now) in unlike(done[-1].config, control.config).items():
+            wave = [_control(asked, [pupil for pupil in done if pupil.nth == nth], jobs, console) for nth in range(asked.seeds)]
+            changed = unlike(done[-1].config, wave[-1].config)
+            for name, (was, now) in changed.items():
                 console.say(f"the control differs from {done[-1].name} in {name}: {now} instead of {was}")
-            _train(control, console)
-            done.append(control)
-        lines = [record(pupil.path, "distill", pupil.name, base=done[0].config) | {"flop": pupil.flop} for pupil in done]
-        found = _results(asked, done, lines, console)
-        folder.write_bytes(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-        folder.write_json(out / "distill.json", found)
+            _train(wave, asked, shelf, console, how)
+            done += wave
+        return _publish(asked, done, changed, jobs, console)
+
+
+def _publish(asked: Distillation, done: list[Pupil], changed: dict[str, list[Any]], jobs: int, console: Console) -> dict[str, Any]:
+    """Write what came of the runs."""
+    out, config, material = Path(asked.out), done[-1].config, done[-1].material
+    if asked.written is not None and not asked.control:  # the text that was read, which a control has
+        config, material, _ = prepare(_request(asked, out, jobs), console, time.monotonic())
+    base = done[0].config
+    lines = [record(pupil.path, "distill", pupil.system, base=base, failed=pupil.failed) | {"flop": pupil.flop} for pupil in done]
+    found = gains.results(done, lines, config, material, console) | {"differences": changed}
+    folder.write_bytes(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    folder.write_json(out / "distill.json", found)
     return found
 
 
@@ -118,8 +134,8 @@ def asked_of(options: dict[str, Any]) -> Distillation:
     overrides = options.pop("overrides")
     if options["corpus"] is not None and "=" in options["corpus"] and not Path(options["corpus"]).exists():
         overrides, options["corpus"] = [options["corpus"], *overrides], None
-    own = ("teacher", "preset", "alpha", "temperature", "cache", "hints", "bytes", "written", "generations", "no_control", "out")
-    given = {name: options.pop(name) for name in own}
+    teaching = ("teacher", "preset", "alpha", "temperature", "cache", "hints", "bytes", "written", "generations", "no_control")
+    given = {name: options.pop(name) for name in (*teaching, "seeds", "suite", "data", "limit", "out")}
     student = override({name: value for name, value in options.items() if value is not None}, overrides)
     teach = student.pop("teach", {})
     if not isinstance(teach, dict):
@@ -137,6 +153,10 @@ def asked_of(options: dict[str, Any]) -> Distillation:
         generations=given["generations"],
         written=given["written"],
         control=not given["no_control"],
+        seeds=given["seeds"],
+        suites=tuple(name for names in given["suite"] for name in names.split(",") if name),
+        data=given["data"],
+        limit=given["limit"],
         student=student,
     )
 
@@ -148,59 +168,32 @@ def _shares(text: str | None) -> tuple[float, ...] | None:
         raise InputError(f"--alpha: {text!r} is no list of shares; write 0.5 or 0.25,0.5,0.75") from error
 
 
-def table(found: dict[str, Any]) -> str:
-    """What `distill` found, for a terminal."""
-    shown = Table(box=None, pad_edge=False)
-    suites = list(dict.fromkeys(suite for row in found["rows"] for suite in row.get("scores", {})))
-    for name in ("run", "alpha", "steps", "FLOP", "seconds", "bits per byte", "minus the control", *suites):
-        shown.add_column(name, justify="left" if name == "run" else "right")
-    for row in found["rows"]:
-        numbers = ("",) * 4
-        if "alpha" in row:
-            numbers = f"{row['alpha']:g}", f"{row['steps']:,}", f"{row['flop']:.3g}", f"{row['seconds']:,.0f}"
-        apart = _signed(**row["minus_control"]) if "minus_control" in row else ""
-        told = [row.get("scores", {}).get(suite) for suite in suites]
-        bits = score("bits per byte", row["bits_per_byte"], row["stderr"])
-        shown.add_row(escape(row["name"]), *numbers, bits, apart, *("" if value is None else score("accuracy", value) for value in told))
-    changed = [f"{name}: {was} in the student, {now} in the control" for name, (was, now) in found["differences"].items()]
-    if any(row["name"] == "control" for row in found["rows"]):
-        last = ["The control differs from the last student in nothing but this:", *changed]
-    else:
-        last = ["No control was run (--no-control)."]
-    scope = (
-        f"On the held-out text of {found['held_out']}. Intervals (95 %) are over its documents; one run each says nothing of other seeds."
-    )
-    return "\n".join([render(shown), scope, *last])
-
-
-def _signed(value: float, stderr: float | None) -> str:
-    return f"{value:+.4f}" + (f" ± {1.96 * stderr:.4f}" if stderr is not None else "")
-
-
 def unlike(left: RunConfig, right: RunConfig) -> dict[str, list[Any]]:
     """The settings in which two runs differ, by dotted name; the plan's sentence says nothing more."""
     return differences(*(to_dict(replace(each, plan="")) for each in (left, right)))
 
 
-def _pupils(asked: Distillation, out: Path, console: Console) -> Iterator[Pupil]:
-    """The students in the order in which they are trained, each settled when the one before is done."""
-    request, teachers = _request(asked, out), asked.teachers
-    drawn = 0.0
-    if asked.written is not None:
-        request, drawn = _written(asked, request, out, console)
-    for generation in range(asked.generations):
-        preset = {name: value for name, value in (PRESETS[asked.preset] if asked.preset else {}).items() if name != "alpha"}
-        table = preset | asked.teach | {"teachers": list(teachers), "alpha": max(asked.alphas)}
-        config, material, _ = prepare(replace(request, teach=table, seed=request.seed + generation), console, time.monotonic())
-        for alpha in asked.alphas:
-            own = replace(config, teach=replace(config.teach, alpha=alpha))  # type: ignore[type-var]
-            name = f"generation-{generation + 1}" if asked.generations > 1 else "student"
-            name += f"-alpha-{alpha:g}" if len(asked.alphas) > 1 else ""
-            yield Pupil(name, out / name, own, material, _training(own) + _teaching(own, material.school) + drawn)
-        teachers = (str(out / name),)
+def _students(
+    asked: Distillation, request: Request, teachers: tuple[str, ...], nth: int, generation: int, drawn: float, console: Console
+) -> Iterator[Pupil]:
+    """One for each share of the teachers. `drawn`: the FLOP that were spent on the corpus."""
+    if lost := next((Path(teacher) for teacher in teachers if (Path(teacher) / "failed.json").exists()), None):
+        raise InputError(f"{lost}: its training failed, so it cannot teach the next generation; try a smaller --lr and another --out")
+    preset = {name: value for name, value in (PRESETS[asked.preset] if asked.preset else {}).items() if name != "alpha"}
+    table = preset | asked.teach | {"teachers": list(teachers), "alpha": max(asked.alphas)}
+    config, material, _ = prepare(replace(request, teach=table), console, time.monotonic())
+    for alpha in asked.alphas:
+        own = replace(config, teach=replace(config.teach, alpha=alpha))  # type: ignore[type-var]
+        system = f"generation-{generation + 1}" if asked.generations > 1 else "student"
+        system += f"-alpha-{alpha:g}" if len(asked.alphas) > 1 else ""
+        yield Pupil(system, nth, _path(asked, system, nth), own, material, _training(own) + _teaching(own, material.school) + drawn)
 
 
-def _request(asked: Distillation, out: Path) -> Request:
+def _path(asked: Distillation, system: str, nth: int) -> Path:
+    return Path(asked.out) / (f"{system}-seed-{nth + 1}" if asked.seeds > 1 else system)
+
+
+def _request(asked: Distillation, out: Path, jobs: int) -> Request:
     """What the student is to be: what was asked for, over what the first teacher's run was."""
     own = {name: value for name, value in asked.student.items() if value is not None}
     spec, (path, _) = asked.teachers[0], at_words(asked.teachers[0])
@@ -220,6 +213,8 @@ def _request(asked: Distillation, out: Path) -> Request:
     for name in ("train", "model"):
         table[name] |= own.pop(name, {})
     table |= {name: table["train"].pop(name) for name in STEP if name in table["train"]}
+    if jobs > 1:
+        table["threads"] = max(1, THREADS // jobs)
     return from_dict(Request, table | own)
 
 
@@ -250,26 +245,41 @@ def _written(asked: Distillation, request: Request, out: Path, console: Console)
     return own, tokens * _forward(subject.model, subject.window)
 
 
-def _train(pupil: Pupil, console: Console) -> None:
-    """Train what is not trained. InputError if something else lies there."""
-    if (pupil.path / "config.json").exists():
-        found = from_dict(RunConfig, folder.read_config(pupil.path))
-        for name, (was, now) in unlike(found, pupil.config).items():
-            raise InputError(f"{pupil.path}: made with {name} {was}, now it is {now}; choose another --out, or remove that run")
-    else:
-        begin(pupil.path, pupil.config, pupil.material)
-    if not (pupil.path / "report.html").exists():
-        console.say(f"{pupil.name}: {pupil.config.plan}")
-        resume(pupil.path, console)
+def _train(pupils: list[Pupil], asked: Distillation, shelf: str | None, console: Console, how: How) -> None:
+    """Train and score what is not trained and scored. InputError if something else lies there."""
+    jobs = {Job(pupil.path.resolve(), asked.suites, (), shelf, asked.limit): pupil for pupil in pupils}
+    chosen = sources(asked.suites, Path(shelf)) if shelf is not None else []
+    expected = expectations(chosen, asked.limit)
+    for pupil in pupils:
+        if (pupil.path / "config.json").exists():
+            found = from_dict(RunConfig, folder.read_config(pupil.path))
+            for name, (was, now) in unlike(found, pupil.config).items():
+                raise InputError(f"{pupil.path}: made with {name} {was}, now it is {now}; choose another --out, or remove that run")
+        else:
+            begin(pupil.path, pupil.config, pupil.material)
+    left = [job for job in jobs if not finished(job, expected)]
+
+    def told() -> Iterator[Job]:
+        for job in left:
+            if how == 1:
+                console.say(f"{jobs[job].name}: {jobs[job].config.plan}")
+            yield job
+
+    threads = max((pupil.config.train.threads for pupil in pupils), default=1)
+    with closing(spread(worker(how, console), told(), how, threads)) as results:
+        for number, (job, _) in enumerate(results, 1):
+            if len(left) > 1:
+                console.say(f"{number} of {len(left)}: {jobs[job].name}{f' failed: {jobs[job].failed}' if jobs[job].failed else ''}")
 
 
-def _control(asked: Distillation, done: list[Pupil], out: Path, console: Console) -> Pupil:
-    """The last student without its teachers, and steps for all that was computed for it: by each generation, but by one of a grid."""
+def _control(asked: Distillation, done: list[Pupil], jobs: int, console: Console) -> Pupil:
+    """A seed's last student without its teachers, and steps for all that was computed for it: by each generation, but by one of a grid."""
     last = done[-1]
     config, material = last.config, last.material
     if asked.written is not None:
         assert config.teach is not None, "a student has teachers"
-        request = replace(_request(asked, out), teach=to_dict(replace(config.teach, alpha=0.0, hints=None)))
+        request = _request(asked, Path(asked.out), jobs)
+        request = replace(request, seed=config.train.seed, teach=to_dict(replace(config.teach, alpha=0.0, hints=None)))
         config, material, _ = prepare(request, console, time.monotonic())
     spent = sum(pupil.flop for pupil in done) if asked.generations > 1 else max(pupil.flop for pupil in done)
     steps = round(spent / _training(config) * config.train.steps)
@@ -280,7 +290,7 @@ def _control(asked: Distillation, done: list[Pupil], out: Path, console: Console
         teach=replace(config.teach, alpha=0.0, hints=None),
         train=replace(config.train, steps=steps),
     )
-    return Pupil("control", out / "control", config, material, _training(config))
+    return Pupil("control", last.nth, _path(asked, "control", last.nth), config, material, _training(config))
 
 
 def _training(config: RunConfig) -> float:
@@ -313,47 +323,3 @@ def _forward(model: Any, length: int) -> float:
     free = sum(weight.numel() for weight in matrices if id(weight) in read)
     out = model.net.get_output_embeddings().weight
     return 2.0 * (sum(weight.numel() for weight in matrices) - free + (out.numel() if id(out) in read else 0))
-
-
-def _results(asked: Distillation, done: list[Pupil], lines: list[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """All runs and the teachers on one held-out text, each beside the control."""
-    last = done[-1]  # the control, on the text that was read, if there is one
-    config, material = last.config, last.material
-    if asked.written is not None and not asked.control:
-        config, material, _ = prepare(_request(asked, Path(asked.out)), console, time.monotonic())
-    assert last.material.school is not None, "a student has teachers"
-    models: dict[str, Any] = {}
-    if config.teach is None or config.teach.match == "tokens":
-        named = zip(last.material.school.config.teachers, last.material.school.subjects, strict=True)
-        models |= {f"teacher {spec}": subject.model for spec, subject in named}
-    models |= {pupil.name: folder.load(pupil.path).model for pupil in done}
-    sample = material.sample(config.evaluate.held_out_tokens)
-    torch.set_num_threads(config.train.threads)
-    scored: dict[str, Scored] = {}
-    for name, model in models.items():
-        console.progress(f"scoring {len(sample.ids):,} held-out tokens with {name}")
-        scored[name] = score_sample(model, config, material, sample)[0]
-    about = {pupil.name: _about(pupil, line) for pupil, line in zip(done, lines, strict=True)}
-    rows = []
-    for (name, each), model in zip(scored.items(), models.values(), strict=True):
-        nbytes = material.nbytes(each.targets)
-        bits = held_out(each.nats, each.documents, nbytes)[0]
-        row: dict[str, Any] = {"name": name, "bits_per_byte": bits.value, "stderr": bits.stderr, "parameters": _size(model)}
-        if "control" in scored and name != "control":
-            apart = difference(each.nats, scored["control"].nats, each.documents, nbytes, than="control")
-            row["minus_control"] = {"value": apart.value, "stderr": apart.stderr}
-        rows.append(row | about.get(name, {}))
-    changed = unlike(done[-2].config, last.config) if asked.control else {}
-    return {"rows": rows, "differences": changed, "held_out": material.corpus.name}
-
-
-def _size(model: nn.Module) -> int:
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def _about(pupil: Pupil, line: dict[str, Any]) -> dict[str, Any]:
-    """What a row tells of a run beside its bits per byte."""
-    assert pupil.config.teach is not None, "a student has teachers"
-    told = {name: line[name] for name in ("steps", "flop", "seconds")}
-    scores = {suite: value for suite, value in line["scores"].items() if not suite.endswith("bits_per_byte")}
-    return {"path": str(pupil.path), "alpha": pupil.config.teach.alpha, **told, "scores": scores}
