@@ -77,7 +77,7 @@ def add(out: Path, study: str) -> None:
 
 def keep_overlap(corpora: Sequence[dict[str, Any]]) -> None:
     """What corpora hold of the benchmarks: counts alone, the texts that an inspection shows stay where they are."""
-    kept = overlaps() | {each["name"]: {key: each[key] for key in ("words", "overlap")} for each in corpora if each["overlap"]}
+    kept = overlaps() | {each["name"]: {key: each[key] for key in ("words", "overlap")} for each in corpora if each.get("overlap")}
     write_json(FOLDER / "overlap.json", kept)
 
 

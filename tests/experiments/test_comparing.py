@@ -203,7 +203,7 @@ def test_a_rate_that_fails_is_kept_and_not_taken(place, tmp_path, trained):
 
 
 def test_auto_goes_on_until_the_best_rate_lies_between_worse_ones(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "work", lambda job, console: None)
+    monkeypatch.setattr(cells, "work", lambda job, console: None)
 
     def line(cell, study):
         rate = cell.config.train.lr

@@ -5,10 +5,9 @@ the width with the lowest predicted loss wins:
 
     loss = A / N^0.34 + B / D'^0.28        D' = U + 15.4 U (1 - exp(-(D / U - 1) / 15.4))   for D > U, else D
 
-The law is Hoffmann et al. 2022 (arXiv:2203.15556) with B = 410.7, and A = 1000 instead of their 406.4: they fitted held-out loss of models
-far larger than ours, and minimal pairs want a larger model on less text (2.6M parameters and 13 million words stood where 5.1M and
-four million did, and 8.5M and 2.5 million above both, on filtered BLiMP: docs/results/log.md). U is the corpus in tokens: what repeated
-text is worth is Muennighoff et al. 2023 (arXiv:2305.16264): the fourth pass is nearly as good as new text, the fortieth nearly worthless.
+The law is Hoffmann et al. 2022 (arXiv:2203.15556): A = 406.4, B = 410.7. U is the corpus in tokens: what
+repeated text is worth is Muennighoff et al. 2023 (arXiv:2305.16264): the fourth pass is nearly as good as new text, the fortieth
+nearly worthless. Both were fitted on models far larger than ours; here they only rank widths.
 """
 
 import math
@@ -51,12 +50,12 @@ def predicted_loss(weights: int, tokens: float, unique: int) -> float:
     """The law above, without its constant term."""
     passes = tokens / unique
     useful = tokens if passes <= 1 else unique + 15.4 * unique * (1 - math.exp(-(passes - 1) / 15.4))
-    return 1000 / weights**0.34 + 410.7 / useful**0.28
+    return 406.4 / weights**0.34 + 410.7 / useful**0.28
 
 
 def depth(dim: int) -> int:
-    """Layers for a width: one for each 32 channels, at least two."""
-    return max(2, round(dim / 32))
+    """Layers for a width: about one for each 40 channels, at least two."""
+    return max(2, round(dim / 40))
 
 
 def head_dim(dim: int, most: int = 64) -> int:
