@@ -20,7 +20,7 @@ from ritornello.experiments.machine import WORST_ERROR, fastest_gemm, keep_freed
 from ritornello.ops.op import Op
 from ritornello.provenance import collect, cores
 
-SIZES = {"B": 1, "T": 64, "D": 16, "H": 2, "K": 8, "V": 8, "N": 4, "2": 2}
+SIZES = {"B": 4, "T": 64, "D": 64, "H": 2, "K": 8, "V": 8, "N": 4, "2": 2}
 INPUTS: dict[str, tuple[str | None, ...]] = {  # of each op, an axis a letter
     "block": ("BTHKK", "BTHK", None),
     "conv": ("BTD", "DN", None),

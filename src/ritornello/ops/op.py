@@ -43,7 +43,7 @@ def native(name: str, module: str = "native", few: int = 0, narrow: bool = False
         from ritornello.ops import native as kernels
 
         count = inputs[0].numel()  # type: ignore[union-attr]
-        return f"{count} numbers, fewer than {few}" if count < few else kernels.against(*inputs)
+        return kernels.against(*inputs) or (f"{count} numbers, fewer than {few}" if count < few else None)
 
     def run(*arguments: Any) -> tuple[Tensor, Any]:
         from ritornello.ops import native, native_conv, native_scans
