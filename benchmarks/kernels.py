@@ -18,6 +18,7 @@ from ritornello.experiments.machine import fastest_gemm, keep_freed_memory, matr
 from ritornello.mixers import mixer
 from ritornello.mixers.base import Context, Place
 from ritornello.model import Block, LMConfig
+from ritornello.ops.conv import conv
 from ritornello.ops.delta import delta
 from ritornello.ops.outer import outer
 from ritornello.ops.pointwise import forget
@@ -203,7 +204,28 @@ def delta_rows(options: argparse.Namespace) -> Iterator[Row]:
             yield ratio("S16", f"delta rule as in {name}, B={B} T={T} H={H} K={K}", other, times, mixer=name)
 
 
+def conv_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """The short convolution as Mamba has it, documents beginning here and there; in bfloat16 it is held to the float32 loop's digits."""
+    B, T, D = (2, 32, 32) if options.quick else (16, 128, 512)
+    for dtype, bound in ((torch.float32, 5e-6), (torch.bfloat16, 1e-2)):
+        torch.manual_seed(0)
+        leaves = [torch.randn(B, T, D).to(dtype), torch.randn(D, 4), torch.randn(D)]
+        past, reset = torch.randn(B, 3, D), torch.rand(B, T) < 0.01
+
+        def call(impl: str, past: Tensor, reset: Tensor = reset) -> Callable[..., Tensor]:
+            return lambda *x: conv(*x, state=past, reset=reset, impl=impl)[0]
+
+        truth = both(call("loop", past.double()), [leaf.double() for leaf in leaves])()
+        work = {impl: both(call(impl, past), leaves) for impl in ("native", "chunk", "loop")}
+        assert max(errors(work["native"](), truth)) < bound
+        times = medians(work, options.rounds)
+        for other in ("chunk", "loop"):
+            name = str(dtype).removeprefix("torch.")
+            yield ratio("short convolution", f"short convolution in {name}, B={B} T={T} D={D}, 4 taps", other, times, dtype=name)
+
+
 PARTS = {
+    "conv": conv_rows,
     "outer": outer_rows,
     "layer": layer_rows,
     "selective": selective_rows,
