@@ -97,6 +97,16 @@ def test_what_a_comparison_leaves(place):
     assert "hgrn2" in (out / "report.html").read_text()
 
 
+def test_what_the_text_holds_of_the_benchmarks_is_told(place, tmp_path, real_data):
+    given = {"suites": ["supplement"], "systems": ["hgrn2"]}
+    study = asked(place, **given)
+    hall = compare._Hall(study, tmp_path, Console(quiet=True), 1, str(real_data), entrants(place, tmp_path, **given))
+    compare._settle(study, None, tmp_path, Console(quiet=True))
+    (row,) = hall.publish()["corpora"][0]["overlap"]
+    assert (row["suite"], row["items"]) == ("supplement", 5218)
+    assert row["unseen_word"] > 5000  # a text of few words
+
+
 def test_everything_but_the_architecture_is_equal(place, tmp_path):
     found = entrants(place, tmp_path, systems=["hgrn2", "mamba", "attention"], parameters="31k")
     configs = [each.config for each in found]

@@ -5,8 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ritornello._native.library import library
 from ritornello.mixers.short_conv import ShortConv
 from ritornello.ops.conv import conv
+
+kernels = pytest.mark.skipif(isinstance(library(), str), reason=str(library()))
 
 
 def test_it_is_torchs_causal_convolution():
@@ -33,7 +36,7 @@ def test_float64_equals_the_loop(T, width, share, bias):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("impl", ["loop", "chunk", "native"])
+@pytest.mark.parametrize("impl", ["loop", "chunk", pytest.param("native", marks=kernels)])
 def test_a_reset_is_a_mask(impl):
     x, reset = torch.randn(2, 9, 5), torch.zeros(2, 9, dtype=torch.bool)
     reset[:, 4] = True
@@ -46,6 +49,7 @@ def test_a_reset_is_a_mask(impl):
     assert torch.equal(end, end_other)
 
 
+@kernels
 def test_which_implementation_runs_is_no_secret():
     few = conv.explain(torch.zeros(1, 3, 2), torch.zeros(2, 4), None)
     assert few == "chunk; native: 6 numbers, fewer than 16384; loop: comes after chunk"
