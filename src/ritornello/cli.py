@@ -371,4 +371,8 @@ def _command(subparsers: Any, name: str, function: Any, summary: str, descriptio
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     if name in ("run", "distill", "generate", "evaluate", "dynamics", "compare", "sweep"):
         parser.add_argument("--threads", type=int, metavar="N", help="processor threads")
+    if name in ("run", "resume", "distill", "evaluate", "dynamics"):
+        default, meaning = ("auto", "auto: a GPU if there is one") if name in ("evaluate", "dynamics") else (None, "a GPU if there is one")
+        meaning = "where it began" if name == "resume" else meaning
+        parser.add_argument("--device", default=default, metavar="NAME", help=f"cpu, cuda ... (default {meaning})")
     return parser

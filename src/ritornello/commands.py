@@ -49,7 +49,7 @@ def resume_run(options: dict[str, Any], began: float) -> int:
     from ritornello.experiments.training import Stopped
 
     try:
-        path = resume(options["run"], Console(options["quiet"]))
+        path = resume(options["run"], Console(options["quiet"]), options["device"])
     except Stopped as stop:
         print(f"ritornello: {stop}", file=sys.stderr)
         return 128 + stop.signum

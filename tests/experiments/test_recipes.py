@@ -17,7 +17,7 @@ from ritornello.train.loop import TrainConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 FILES = sorted(path for path in RECIPES.rglob("*.toml") if path.parent.name not in ("data", "studies"))
-SMALLER = ("vocab=280", "dim=16", "batch=2", "length=16", "epochs=null", "minutes=null", "steps=1", "evaluate.sample_tokens=2")
+SMALLER = ("vocab=280", "dim=16", "batch=2", "length=16", "epochs=null", "minutes=null", "steps=1", "evaluate.sample_tokens=2", "device=cpu")
 COUNTS = {  # in millions: without embedding and head, and whole; the study prints 360, "1.0B", 360, 300, 340 and 350
     "babyhgrn-10m/hgrn2": (334, 367),
     "babyhgrn-10m/hgrn2-large": (925, 991),

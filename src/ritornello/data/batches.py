@@ -29,6 +29,11 @@ class Batch(NamedTuple):
     at: Tensor  # (B,) int64, the place of each row's first token in the epoch's stream
     places: Tensor | None = None  # (B, T) int64, of each target among all of the corpus, its documents in their own order
 
+    def to(self, device: str) -> "Batch":
+        """With tokens, targets and resets on a device; the places stay on the processor, where the corpus is."""
+        reset = None if self.reset is None else self.reset.to(device)
+        return self._replace(tokens=self.tokens.to(device), targets=self.targets.to(device), reset=reset)
+
 
 class _Epoch(NamedTuple):
     number: int

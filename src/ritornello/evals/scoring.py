@@ -188,7 +188,7 @@ def _limits(model: CausalLM, texts: Sequence[Tensor], tokens: int) -> _Limits:
     if tokens < 1:
         raise InputError(f"a batch must have room for at least 1 token, found {tokens}")
     held = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
-    device = held[0].device if held else torch.device("cpu")
+    device = held[0].device if held else getattr(model, "device", torch.device("cpu"))
     state = model.init_state(1)
     vocabulary = model(torch.zeros(1, 1, dtype=torch.int64, device=device), state)[0].shape[-1]
     low, high = (int(bound) for bound in torch.cat(list(texts)).aminmax())

@@ -37,7 +37,7 @@ from ritornello.model import parameters
 from ritornello.train.loop import Diverged
 
 PROBE = 5.0  # seconds a step is timed for, where minutes are the budget
-HOW = ("threads", "keep_memory")  # settings of training that say how it is computed, not what
+HOW = ("threads", "keep_memory", "device")  # settings of training that say how it is computed, not what
 
 
 class Contestant(NamedTuple):
@@ -97,7 +97,7 @@ def work(job: Job, console: Console) -> None:
         config = from_dict(RunConfig, folder.read_config(job.path))
         torch.set_num_threads(config.train.threads)
         with matrix_products(config.train.gemm):
-            subject = of_run(folder.load(job.path), config.evaluate.protocol)
+            subject = of_run(folder.load(job.path), config.evaluate.protocol, config.train.device)
             evaluate_sources(subject, chosen, job.path / "evaluation", console, job.limit)
 
 

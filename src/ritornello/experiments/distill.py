@@ -207,6 +207,7 @@ def _request(asked: Distillation, out: Path, jobs: int) -> Request:
         shaped = any(name in own for name in SHAPE)
         table["train"] = {name: value for name, value in to_dict(config.train).items() if not (shaped and name in OF_SHAPE)}
         table["seed"] = table["train"].pop("seed") + 1
+        del table["train"]["device"]  # the student's is whatever there is now
         table["model"] = {} if shaped else {name: value for name, value in to_dict(config.model).items() if name != "vocab"}
     if "tokenizer" not in own and "vocab" not in own:
         table["tokenizer"] = _same_tokenizer(spec, out) if config is None else _own_tokenizer(config, path)

@@ -22,7 +22,7 @@ from ritornello.analysis.phenomena import phenomenon
 from ritornello.config import to_dict
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console
-from ritornello.experiments.machine import fastest_gemm, matrix_products
+from ritornello.experiments.machine import fastest_gemm, matrix_products, pick_device
 from ritornello.experiments.subjects import at_words, open_subject
 from ritornello.experiments.suites import data_folder, evaluate_sources, own_files, sources
 from ritornello.mixers.layers import describe
@@ -49,6 +49,7 @@ def dynamics(
     out: str | Path,
     limit: int | None = None,
     protocol: str = "ritornello",
+    device: str = "auto",
     threshold: float | None = None,
     console: Console | None = None,
 ) -> list[Line]:
@@ -61,7 +62,7 @@ def dynamics(
     chosen = [*(sources(suites, data_folder(data)) if suites else ()), *own_files(text=text)]
     if not chosen:
         raise InputError("nothing to evaluate: give --suite, or texts of your own with --text")
-    asked = moments(runs)
+    asked, place = moments(runs), pick_device(device)
     table = [line for path in dict.fromkeys(at_words(str(run))[0] for run in runs) for line in losses(path)]
     out.mkdir(parents=True, exist_ok=True)
     data_sums: dict[str, str] = {}
@@ -69,7 +70,7 @@ def dynamics(
         console.say(f"checkpoint {number} of {len(asked)}: {moment.run} at {folder.words_name(moment.words)} words")
         kept = out / "checkpoints" / f"{moment.run}@{folder.words_name(moment.words)}"
         with matrix_products(fastest_gemm(torch.get_num_threads())):
-            report = evaluate_sources(open_subject(moment.spec, protocol), chosen, kept, console, limit)
+            report = evaluate_sources(open_subject(moment.spec, protocol, place), chosen, kept, console, limit)
         data_sums |= report.made_by.data
         table += [_line(moment, to_dict(row)) for row in report.rows if row.by == "model"]
     folder.write_bytes(out / "table.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in table).encode())

@@ -78,7 +78,7 @@ def report(model: LM, config: RunConfig, material: Material, pairs: Suites, cons
             console.progress(f"scoring {sum(map(len, subtasks.values())):,} minimal pairs of {suite}")
             rows += pair_rows(subject, suite, subtasks)
         console.progress("writing samples")
-        engine = fastest(model)
+        engine = fastest(model.to("cpu"))  # a token at a time: no work for a GPU
         samples = [_write(engine, config, material, temperature) for temperature in TEMPERATURES]
         return {
             "rows": [asdict(row) for row in rows],

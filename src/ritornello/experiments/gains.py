@@ -75,7 +75,7 @@ def results(
         if pupil.failed:
             rows[pupil.name] = {"name": pupil.name, "failed": pupil.failed}
         else:
-            ask(pupil.name, folder.load(pupil.path).model)
+            ask(pupil.name, folder.load(pupil.path).model.to(config.train.device))
         rows[pupil.name] |= _about(pupil, line)
     for pupil in done:
         control = controls.get(pupil.nth)

@@ -67,9 +67,9 @@ class School:
         return Distill(model, self.lesson, self.config, hints, train.objective)
 
 
-def enrol(asked: TeachConfig, corpus: Corpus, tokenizer: Tokenizer, tokens: Tokens, console: Console) -> School:
-    """Open the teachers of a run and make its lesson. InputError for one that is not what it was, or does not fit the student."""
-    subjects = tuple(open_teacher(spec) for spec in asked.teachers)
+def enrol(asked: TeachConfig, corpus: Corpus, tokenizer: Tokenizer, tokens: Tokens, console: Console, device: str = "cpu") -> School:
+    """Open the teachers of a run on its device and make its lesson. InputError for one that is not what it was, or does not fit."""
+    subjects = tuple(open_teacher(spec, device) for spec in asked.teachers)
     sums = tuple(subject.sha256 for subject in subjects)
     for spec, was, found in zip(asked.teachers, asked.sha256, sums, strict=False):
         if was != found:
@@ -88,9 +88,9 @@ def enrol(asked: TeachConfig, corpus: Corpus, tokenizer: Tokenizer, tokens: Toke
     return School(config, subjects, *_kept(config, teachers, window, corpus, tokenizer, tokens, console))
 
 
-def open_teacher(spec: str) -> CausalSubject:
+def open_teacher(spec: str, device: str = "cpu") -> CausalSubject:
     """A causal model, of ours or any other. InputError for what is none."""
-    subject = open_subject(spec)
+    subject = open_subject(spec, device=device)
     if not isinstance(subject, CausalSubject):
         raise InputError(f"{spec}: a masked model sees the tokens that a student is to predict; use a causal one")
     return subject

@@ -12,6 +12,8 @@ from typing import Literal
 
 import torch
 
+from ritornello.errors import InputError
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # names and numbers of glibc's malloc.h
 WORST_ERROR = 1e-5  # relative, of a float32 product; float32 itself gives about 3e-7, products rounded to bfloat16 3e-3
 LEAST_GAIN = 1.2  # times faster, more than a noisy machine shows by chance
@@ -29,6 +31,21 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all(mallopt(name, value) for name, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 1 << 26)))
+
+
+def pick_device(asked: str) -> str:
+    """Where to compute, as torch calls it; "auto": on a GPU if torch can use one. InputError for a device that is not here."""
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(asked)
+        count = 1 if device.type == "cpu" else torch.get_device_module(device.type).device_count()
+    except (RuntimeError, AttributeError):
+        raise InputError(f"device: torch knows no {asked!r} to compute on; use auto, cpu or cuda") from None
+    if (device.index or 0) >= count:
+        found = f"torch {torch.__version__} finds {count} of them" if count else f"torch {torch.__version__} finds none here"
+        raise InputError(f"device: {asked}, and {found}; use cpu, or auto for whatever there is")
+    return asked
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ritornello.errors import InputError
 from ritornello.experiments.console import Console
 from ritornello.experiments.curriculum import first_pass
 from ritornello.experiments.lessons import School, enrol
+from ritornello.experiments.machine import pick_device
 from ritornello.experiments.settings import Request, RunConfig
 from ritornello.model import LM, LMConfig
 from ritornello.train.distill import TeachConfig
@@ -135,7 +136,7 @@ def gather(request: Request, console: Console) -> Material:
         tokenizer, kind = load_tokenizer(Path(request.start_from) / "tokenizer.json"), "from " + request.start_from
     else:
         tokenizer, kind = _tokenizer(request, corpus, console)
-    return _encode(corpus, tokenizer, kind, parent, request.taught, console)
+    return _encode(corpus, tokenizer, kind, parent, request.taught, console, pick_device(request.device))
 
 
 def gather_again(path: Path, config: RunConfig, console: Console) -> Material:
@@ -153,7 +154,7 @@ def gather_again(path: Path, config: RunConfig, console: Console) -> Material:
     tokenizer = load_tokenizer(path / "tokenizer.json")
     if tokenizer.sha256 != config.tokenizer.sha256:
         raise InputError(f"{path / 'tokenizer.json'}: not the tokenizer this run began with; restore it")
-    return _encode(corpus, tokenizer, config.tokenizer.kind, None, config.teach, console)
+    return _encode(corpus, tokenizer, config.tokenizer.kind, None, config.teach, console, config.train.device)
 
 
 def _tokenizer(request: Request, corpus: Corpus, console: Console) -> tuple[Tokenizer, str]:
@@ -179,12 +180,12 @@ def vocabulary(words: int) -> int:
 
 
 def _encode(
-    corpus: Corpus, tokenizer: Tokenizer, kind: str, parent: LMConfig | None, teach: TeachConfig | None, console: Console
+    corpus: Corpus, tokenizer: Tokenizer, kind: str, parent: LMConfig | None, teach: TeachConfig | None, console: Console, device: str
 ) -> Material:
     train, held_out = (encode_corpus(corpus, split, tokenizer, progress=console.progress) for split in ("train", "held_out"))
     if len(train.ids) < LEAST_TOKENS:
         raise InputError(f"{corpus.name}: {len(train.ids)} tokens of training text are too few; the least is {LEAST_TOKENS}")
     if not len(held_out.ids):
         raise InputError(f"{corpus.name}: nothing is left to hold out; give more text")
-    school = enrol(teach, corpus, tokenizer, train, console) if teach else None
+    school = enrol(teach, corpus, tokenizer, train, console, device) if teach else None
     return Material(corpus, tokenizer, train, held_out, kind, parent, school)

@@ -15,7 +15,7 @@ from ritornello.config import from_dict, to_dict
 from ritornello.errors import InputError
 from ritornello.experiments import scaling
 from ritornello.experiments.curriculum import settled
-from ritornello.experiments.machine import WORST_ERROR, fastest_gemm, keep_freed_memory, matrix_products, onednn_error
+from ritornello.experiments.machine import WORST_ERROR, fastest_gemm, keep_freed_memory, matrix_products, onednn_error, pick_device
 from ritornello.experiments.material import Material
 from ritornello.experiments.settings import CorpusConfig, EvaluateConfig, Request, RunConfig, TokenizerConfig
 from ritornello.mixers.layers import describe
@@ -25,6 +25,7 @@ from ritornello.train.loop import TrainConfig, Trainer
 
 THREADS = 2  # of a run whose steps were given: a constant, so that the machine has no say
 FIRST_GUESS = 1.5e10  # FLOP/s a thread, before the probe
+FIRST_GUESS_GPU = 2e13
 SPARE = 0.92  # of the time left is planned; the rest is for what no probe foresees
 NGRAM_SECONDS_PER_TOKEN = 4e-6  # to fit the baseline, all orders; 29 s for 16.3M subwords, 229 s for 52.4M bytes on one thread
 PAGE_SECONDS = 2.0
@@ -108,17 +109,17 @@ def _probed(
     threads, count steps."""
     if request.train.get("keep_memory", True):
         keep_freed_memory()
-    threads = request.threads or cores()
-    if "gemm" not in request.train:
+    threads, gpu = request.threads or cores(), pick_device(request.device) != "cpu"
+    if "gemm" not in request.train and not gpu:
         request = replace(request, train={"gemm": fastest_gemm(threads)} | request.train)
-    model, train = _for_time(request, material, FIRST_GUESS * threads, left(), threads)
+    model, train = _for_time(request, material, FIRST_GUESS_GPU if gpu else FIRST_GUESS * threads, left(), threads)
     probe = min(2.0, 0.01 * left())
     flop = _flop_per_step(model, train) / time_steps(model, train, material, probe)
     model, train = _for_time(request, material, flop, left(), threads)
     trials = [train]
-    if "precision" not in request.train and _fast_bfloat16():
+    if "precision" not in request.train and _fast_bfloat16(train.device):
         trials.append(replace(train, precision="bfloat16"))
-    if request.threads is None and threads > 1:
+    if request.threads is None and threads > 1 and not gpu:
         trials.append(replace(trials[-1], threads=1))
     seconds = [time_steps(model, trial, material, probe) for trial in trials]
     train = trials[seconds.index(min(seconds))]
@@ -179,6 +180,7 @@ def _configs(
         "lr": request.lr or rate_for(shape.dim),
         "seed": request.seed,
         "threads": threads,
+        "device": pick_device(request.device),
         "precision": precision,
         "carry": not any(scaling.mixer(kind).grows for kind in model.layers),
     }
@@ -214,11 +216,12 @@ def time_steps(model: LMConfig, train: TrainConfig, material: Material, seconds:
 def measure(model: LMConfig, train: TrainConfig, material: Material, seconds: float) -> Speed:
     """Training, scoring and sampling speed of the very model that will be trained."""
     step = time_steps(model, train, material, seconds)
-    lm = LM(model, train.impl).eval()
+    lm = LM(model, train.impl).eval().to(train.device)
     batch = material.batches(train)(0, 0)
+    tokens = batch.tokens.to(train.device)
     with torch.inference_mode(), matrix_products(train.gemm):
-        scored = _best_of(3, lambda: lm(batch.tokens, lm.init_state(len(batch.tokens)))[0].float().log_softmax(-1))
-        one, state = batch.tokens[:1, :1], lm.init_state(1)
+        scored = _best_of(3, lambda: lm(tokens, lm.init_state(len(tokens)))[0].float().log_softmax(-1)[0, 0, 0].item())
+        one, state = batch.tokens[:1, :1], lm.cpu().init_state(1)  # texts are written on the processor
         sampled = _best_of(5, lambda: lm(one, state))
     return Speed(step, scored / batch.tokens.numel(), sampled)
 
@@ -246,8 +249,10 @@ def _most_steps(material: Material, train: TrainConfig) -> int:
     return max(1, scaling.MOST_PASSES * material.unique // (train.batch * train.length))
 
 
-def _fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 by itself; elsewhere the trial would only cost time."""
+def _fast_bfloat16(device: str) -> bool:
+    """Whether this processor or GPU multiplies bfloat16 by itself; elsewhere the trial would only cost time."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -264,7 +269,8 @@ def _sentence(model: LMConfig, train: TrainConfig, material: Material, request: 
     start = f" that goes on from {request.start_from}" if request.start_from else ""
     if material.school:
         start += f", taught by {' and '.join(material.school.config.teachers)},"
-    machine = f"{train.threads} thread{'s' * (train.threads > 1)}, {train.precision}"
+    where = f"{train.threads} thread{'s' * (train.threads > 1)}" if train.device == "cpu" else train.device
+    machine = f"{where}, {train.precision}"
     machine += ", products by oneDNN" * (train.gemm == "onednn")
     why = f"fits {request.minutes or 3.0:g} minutes on this machine ({machine})" if probed else "was asked for"
     layers = describe(model.layers)

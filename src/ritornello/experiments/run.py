@@ -7,6 +7,7 @@ resume(path)                                        after a stop of any kind
 import contextlib
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ritornello.errors import InputError
 from ritornello.evals.pairs import count_tokens
 from ritornello.experiments.console import Console
 from ritornello.experiments.evaluation import report, suites
+from ritornello.experiments.machine import pick_device
 from ritornello.experiments.material import Material, gather, gather_again
 from ritornello.experiments.plan import in_steps, plan
 from ritornello.experiments.settings import EvaluateConfig, Request, RunConfig
@@ -100,10 +102,14 @@ def prepare(asked: Request, console: Console, began: float) -> tuple[RunConfig, 
     return config, material, seconds | {"probe": time.monotonic() - before}
 
 
-def resume(path: Path, console: Console | None = None) -> Path:
-    """Go on with a run that was stopped, to the weights it would have had. InputError if there is nothing to go on with."""
+def resume(path: Path, console: Console | None = None, device: str | None = None) -> Path:
+    """Go on with a run that was stopped, to the weights it would have had. InputError if there is nothing to go on with.
+
+    `device`: where to go on, if not where it began; between processor and GPU the weights agree up to rounding only.
+    """
     console, began = console or Console(quiet=True), time.monotonic()
     config = from_dict(RunConfig, folder.read_config(path))
+    config = replace(config, train=replace(config.train, device=pick_device(device or config.train.device)))
     if config.imported is not None:
         raise InputError(f"{path}: imported, so there is nothing to resume; go on learning from it with: ritornello run TEXT --from {path}")
     with folder.locked(path):

@@ -107,6 +107,7 @@ class Request:
     lr: float | None = None
     seed: int = 0
     threads: int | None = None
+    device: str = "auto"  # "cpu", "cuda" ...; auto: a GPU if there is one
     checkpoint_every: int | None = None
     checkpoint_words: str | None = None  # "babylm", or counts such as "1M,2M,500k"
     pairs: tuple[str, ...] = ()
@@ -165,5 +166,7 @@ class Request:
             ("evaluate", EvaluateConfig, {}),
         ):
             from_dict(cls, needed | getattr(self, table), table)
+        if "device" in self.train:
+            raise InputError("train.device: say it as device, or with --device")
         if self.train.get("steps") == 0:
             raise InputError("train.steps: 0 is less than 1")

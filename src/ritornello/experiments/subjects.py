@@ -14,12 +14,12 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 WINDOW = 512  # tokens of a long text that a model of transformers reads at a time, if it can
 
 
-def open_subject(spec: str, protocol: str = "ritornello") -> Subject:
+def open_subject(spec: str, protocol: str = "ritornello", device: str = "cpu") -> Subject:
     """The model of a run ("RUN", or "RUN@1M") or an export, or any Hugging Face model on disk or hub. InputError where there is none."""
     path, words = at_words(spec)
     if words is None and _is_of_transformers(spec):
-        return _of_transformers(spec, protocol)
-    return of_run(load(path, words), protocol)
+        return _of_transformers(spec, protocol, device)
+    return of_run(load(path, words), protocol, device)
 
 
 def at_words(spec: str) -> tuple[Path, int | None]:
@@ -28,12 +28,17 @@ def at_words(spec: str) -> tuple[Path, int | None]:
     return (Path(run), words_of(words)) if at and is_run(Path(run)) and not Path(spec).exists() else (Path(spec), None)
 
 
-def of_run(loaded: Loaded, protocol: str = "ritornello") -> CausalSubject:
-    """A run's model, known by its weights, architecture and tokenizer: a copy of the folder is the same subject."""
+def of_run(loaded: Loaded, protocol: str = "ritornello", device: str | None = None) -> CausalSubject:
+    """A run's model, known by its weights, architecture and tokenizer: a copy of the folder is the same subject.
+
+    `device`: where the model is to go; None leaves it where it is.
+    """
     architecture = str(sorted((key, str(value)) for key, value in loaded.config["model"].items()))
     sha256 = hashlib.sha256(f"{digest(weights(loaded.model), architecture)} {loaded.tokenizer.sha256}".encode()).hexdigest()
     window = max(2, loaded.config["train"]["length"])
     name = loaded.path.resolve().name + (f"@{words_name(loaded.words)}" if loaded.words is not None else "")
+    if device is not None:
+        loaded.model.to(device)
     return CausalSubject(loaded.model, loaded.tokenizer, name, sha256, protocol, window)
 
 
@@ -57,12 +62,13 @@ def _is_of_transformers(spec: str) -> bool:
     return HUB_NAME.fullmatch(spec) is not None and not path.parent.exists()
 
 
-def _of_transformers(spec: str, protocol: str) -> Subject:
+def _of_transformers(spec: str, protocol: str, device: str) -> Subject:
     try:
         from ritornello.hf.model import HFMaskedModel, open_model
     except ImportError as error:
         raise InputError(f"{spec}: no run folder; for a Hugging Face model: pip install 'ritornello[hf]'") from error
     opened = open_model(spec)
+    opened.model.to(device)
     about = (opened.tokenizer, opened.name, opened.sha256, protocol)
     if isinstance(opened.model, HFMaskedModel):
         return MaskedSubject(opened.model, *about)

@@ -34,7 +34,7 @@ from ritornello.evals.subject import Subject
 from ritornello.evals.suite import RULES, SUITES, Suite, Task, digest, only, suite
 from ritornello.evals.text import text_suite
 from ritornello.experiments.console import Console, clock
-from ritornello.experiments.machine import fastest_gemm, matrix_products
+from ritornello.experiments.machine import fastest_gemm, matrix_products, pick_device
 from ritornello.experiments.predictions import write_predictions
 from ritornello.experiments.subjects import of_run, open_subject
 from ritornello.folder import Loaded
@@ -86,6 +86,7 @@ def evaluate(
     tasks: Sequence[str] = (),
     seeds: Sequence[int] = (),
     protocol: str = "ritornello",
+    device: str = "auto",
     predictions: str | Path | None = None,
     console: Console | None = None,
 ) -> Report:
@@ -93,7 +94,8 @@ def evaluate(
 
     `model` is what `load` gave, a run folder, or a Hugging Face model; `suites` are names out of SUITES, or "all"; `data` is the folder
     their files lie in, RITORNELLO_DATA if not given; of the suites only `tasks` are run, if any are named, and fine-tuning once for each of
-    `seeds`, the suite's own if none are given. With `out` every finished task is kept there, and not run again; `predictions` is a
+    `seeds`, the suite's own if none are given. `device` is where to compute ("auto": on a GPU if there is one); a model that `load` gave
+    stays where it is. With `out` every finished task is kept there, and not run again; `predictions` is a
     file for its decisions, see experiments/predictions.py. Raises InputError.
     """
     if limit is not None and limit < 1:
@@ -106,7 +108,8 @@ def evaluate(
         raise InputError(f"nothing to evaluate: give --suite, or files of your own with --{', --'.join(OWN).replace('_', '-')}")
     if predictions is not None and out is None:
         raise InputError("predictions: they are made of what an evaluation keeps; give it a folder with out")
-    subject = of_run(model, protocol) if isinstance(model, Loaded) else open_subject(str(model), protocol)
+    place = pick_device(device)
+    subject = of_run(model, protocol) if isinstance(model, Loaded) else open_subject(str(model), protocol, place)
     console = console or Console(quiet=True)
     with matrix_products(fastest_gemm(torch.get_num_threads())):
         report = evaluate_sources(subject, chosen, None if out is None else Path(out), console, limit)

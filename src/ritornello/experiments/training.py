@@ -90,7 +90,7 @@ class Trained(NamedTuple):
 
 
 def train(path: Path, config: RunConfig, material: Material, console: Console) -> Trained:
-    """The trained model; begins at the newest checkpoint, if there is one."""
+    """The trained model, on its run's device; begins at the newest checkpoint, if there is one."""
     if config.train.keep_memory:
         keep_freed_memory()
     torch.set_num_threads(config.train.threads)

@@ -101,7 +101,7 @@ class Average:
         """The inverse of `memory`."""
         self.count, self.since = memory[".steps"].tolist()
         self.heard = memory[".heard"].tolist()
-        self.mean = {name: memory[name].clone() for name in self.named if name in memory}
+        self.mean = {name: memory[name].to(own.device, copy=True) for name, own in self.named.items() if name in memory}
 
     def __str__(self) -> str:
         if not self.mean:

@@ -77,8 +77,8 @@ class Kept:
     def __call__(self, batch: Batch, logits: Tensor, state: State) -> tuple[Tensor, State]:
         assert batch.places is not None, "batches of a corpus say their places"
         ids, log_p, log_rest = (array[batch.places.numpy()] for array in self.arrays)
-        known = torch.cat([torch.from_numpy(log_p), torch.from_numpy(log_rest)[..., None]], -1).float().log_softmax(-1)
-        chosen = torch.from_numpy(ids.astype(np.int64))
+        known = torch.cat([torch.from_numpy(log_p), torch.from_numpy(log_rest)[..., None]], -1).to(logits.device).float().log_softmax(-1)
+        chosen = torch.from_numpy(ids.astype(np.int64)).to(logits.device)
         scored = batch.targets != IGNORED
         return divergence_of_top(logits, chosen, known[..., :-1], known[..., -1], scored, self.temperature), state
 

@@ -50,6 +50,7 @@ class TrainConfig:
     gemm: Literal["torch", "onednn"] = "torch"  # whose float32 matrix products; onednn only where it keeps float32, else torch
     loss_chunk: int | None = None  # tokens whose logits are held at a time; None: all. Saves memory, not time
     threads: int = 2
+    device: str = "cpu"  # or "cuda", as torch calls them
     keep_memory: bool = True  # freed memory stays with the process: faster, larger
     seed: int = 0
     order: str = "random"  # of documents in the first pass, see data/order.py
@@ -86,6 +87,7 @@ class Trainer:
     average: Average | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self.loss.to(self.config.device)
         self.optimizers = Optimizers(self.loss, self.config.optimizer, self.config.weight_decay)
         self.average = Average(self.loss, self.config.average) if self.config.average is not None else None
 
@@ -101,7 +103,7 @@ class Trainer:
         batch, targets = self._batch()
         whole = len(batch.tokens) == config.batch  # rows in parts begin afresh
         before = self.state if whole and self.state is not None else self.loss.init_state(len(batch.tokens))  # type: ignore[operator]
-        with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        with torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             nats, count, after, parts = self.loss(batch, before)
         loss = nats / count
         loss.backward()
@@ -129,7 +131,7 @@ class Trainer:
             batch = parted(batch, parts)
         if config.objective.masked is not None:
             batch = mask(batch, config.objective.masked, self.step / config.steps)
-        return batch, targets
+        return batch.to(config.device), targets
 
     def hear(self, held_out: float) -> None:
         """A held-out loss of the weights as they are shown now: an average may begin by it."""

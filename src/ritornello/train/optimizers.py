@@ -63,7 +63,7 @@ class Optimizers:
         for optimizer, named in self.parts:
             for name, weight in named.items():
                 own = {key.removeprefix(f"{name}."): value for key, value in memory.items() if key.rpartition(".")[0] == name}
-                optimizer.state[weight].update(own)
+                optimizer.state[weight].update({key: value.to(weight.device) for key, value in own.items()})
 
 
 class Muon(torch.optim.Optimizer):
@@ -85,7 +85,8 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 alike.setdefault(weight.shape, []).append(weight)
             for shape, weights in alike.items():
-                most = max(1, TOGETHER // shape.numel()) if torch.get_num_threads() > 1 else 1
+                shared = torch.get_num_threads() > 1 or weights[0].device.type != "cpu"
+                most = max(1, TOGETHER // shape.numel()) if shared else 1
                 for first in range(0, len(weights), most):
                     self._move(weights[first : first + most], group)
 

@@ -47,8 +47,9 @@ class Aligned:
         """Spans that began before the piece are left out: what the student made of their beginning is gone."""
         assert batch.places is not None, "batches of a corpus say their places"
         places = batch.places.numpy()
-        ends = torch.from_numpy(self.ends[places])
-        begins = torch.from_numpy(self.ends[places[:, 0] - 1])  # the place before the first of all is the last, where a document ends
+        ends = torch.from_numpy(self.ends[places]).to(logits.device)
+        before_first = places[:, 0] - 1  # of all it is the last place, where a document ends
+        begins = torch.from_numpy(self.ends[before_first]).to(logits.device)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         targets = batch.targets
         own = -torch.nn.functional.cross_entropy(wide.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
@@ -58,7 +59,7 @@ class Aligned:
         first[1:] = rows[1:] != rows[:-1]
         before = torch.cat([so_far.new_zeros(1), so_far[rows, at][:-1]]).where(~first, 0)
         complete = ~first | begins[rows]
-        known = -torch.from_numpy(self.nats[places])[rows, at].double()
+        known = -torch.from_numpy(self.nats[places]).to(logits.device)[rows, at].double()
         return self.temperature * _outcomes(so_far[rows, at] - before, known, self.temperature)[complete].sum().to(wide.dtype), state
 
 

@@ -35,9 +35,15 @@ class Teachers:
         for model in models:
             if isinstance(model, nn.Module):
                 model.eval()
-            knows = model(torch.zeros(1, 1, dtype=torch.int64), model.init_state(1))[0].shape[-1]
+            knows = model(torch.zeros(1, 1, dtype=torch.int64, device=self.device), model.init_state(1))[0].shape[-1]
             if knows < vocab:
                 raise InputError(f"a teacher knows {knows:,} ids, the student {vocab:,}; leave model.vocab out")
+
+    @property
+    def device(self) -> torch.device:
+        """Where they compute, all in one place."""
+        weights = (weight for model in self.models if isinstance(model, nn.Module) for weight in model.parameters())
+        return next((weight.device for weight in weights), torch.device("cpu"))
 
     @property
     def grows(self) -> bool:
