@@ -1,6 +1,6 @@
 """What each switch of learning buys from a million words: one switch at a time against one base, several seeds.
 
-    python -m benchmarks.ablations --data FOLDER --out FOLDER [--only NAME ...] [--seeds 3] [--most N] [--steps 3000]
+    python -m benchmarks.ablations --data FOLDER --out FOLDER [--only NAME ...] [--seeds 3] [--most N] [--steps 810]
 
 `--data` holds babymix; OUT/corpus is built from recipes/data/babymix.toml. A run is a folder OUT/runs/NAME-seedN, and a line of
 docs/results/runs.jsonl (study "switches") once it is trained and scored on BLiMP-fast. Called again it goes on where it was, in the
@@ -65,6 +65,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "varied lengths": {"train": {"pieces": {"spread": 0.07, "halved": 0.05}}},
     "short rows first": {"train": {"pieces": {"short": 16}}},
     "length 64": {"length": 64, "batch": 32},
+    "length 64, no carried state": {"length": 64, "batch": 32, "train": {"carry": False}},
+    "length 32, no carried state": {"length": 32, "batch": 64, "train": {"carry": False}},
     "length 256": {"length": 256, "batch": 8},
     "short documents first": {"train": {"order": "length"}},
     "foreseeable documents first": {"train": {"order": "surprisal"}},
@@ -139,7 +141,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="+", choices=sorted(SWITCHES), metavar="NAME", help=", ".join(SWITCHES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=810, help="of a run (default 810: one pass)")
     parser.add_argument("--most", type=int, metavar="N", help="runs in this call, at most")
     parser.add_argument("--lines", type=Path, default=LINES, help="the file of lines (default docs/results/runs.jsonl)")
     parser.add_argument("--table", action="store_true", help="only say what the lines tell")
