@@ -39,6 +39,16 @@ CLAIMS = (("HGRN2", "Mamba"), ("HGRN2", "Transformer"), ("HGRN2", "LSTM"), ("HGR
 TAUGHT, UNTAUGHT = "BabyHGRN 1.0B, distilled", "BabyHGRN 1.0B"
 SUITES = ("supplement", "ewok", "bear", "glue")
 COUNTED = ("blimp", "blimp-fast", "supplement", "supplement-fast", "ewok")
+COMMANDS = {  # by study: what makes its runs from a fresh clone with RITORNELLO_DATA set; `python -m benchmarks.quality` writes them down
+    "equal-words": """ritornello data build recipes/data/babymix.toml --out corpora/babymix-1m
+ritornello compare corpora/babymix-1m --recipe recipes/studies/equal-words.toml --jobs 2 --out studies/equal-words
+python -m benchmarks.quality --add studies/equal-words --study equal-words""",
+    "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --out studies/switches""",
+    "cpu-30min": """ritornello data build recipes/data/babymix.toml --words 10M --out corpora/babymix-10m
+ritornello run --recipe recipes/cpu-30min.toml --out runs/cpu-30min
+ritornello evaluate runs/cpu-30min --suite blimp,supplement,ewok
+python -m benchmarks.quality --record runs/cpu-30min --study cpu-30min --system hgrn2""",
+}
 TRIED = ": rates tried"  # behind the name of a study: its runs of rates that were not taken
 
 
@@ -49,7 +59,7 @@ def render(lines: Sequence[Line], overlaps: dict[str, Any]) -> str:
     parts = [HEAD, _overlap({name: overlaps.get(name) for name in dict.fromkeys(line["corpus"] for line in lines)})]
     told = [text for name, own in studies.items() if (text := _architectures(name, own) or _distilled(name, own))]
     parts += told or ["## Which architecture\n\nNo study of ours is finished yet.\n"]
-    return "\n".join([*parts, _standing(lines), _left(lines)]).rstrip() + "\n"
+    return "\n".join([*parts, _standing(lines), _commands(studies), _left(lines)]).rstrip() + "\n"
 
 
 def architecture(system: str) -> str | None:
@@ -94,6 +104,10 @@ def _architectures(study: str, lines: Sequence[Line]) -> str | None:
         cells = [system, *([f"{100 * theirs.scores['blimp']:.4g}", theirs.system.split()[1]] if theirs else ["", ""]), *sizes, seeds]
         means = [_mean(scores(own, name).get(system), name) for name in (suite, *others, "bits_per_byte")]
         rows.append([*cells, *means])
+    if ngram := {line["scores"].get("ngram_bits_per_byte") for line in lines} - {None}:
+        seen = number(max(line["words"] for line in lines))
+        blank = [""] * (1 + len(others))
+        rows.append(["n-gram, modified Kneser-Ney", "", "", "", seen, "", *blank, " or ".join(f"{each:.3f}" for each in sorted(ngram))])
     table = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([f"## Which architecture: {study}", "", *table, "", *_claims(found, suite), ""])
 
@@ -185,6 +199,12 @@ def _standing(lines: Sequence[Line]) -> str:
     return "\n".join(
         ["## Where that stands", "", "| system | text | words | runs | BLiMP, filtered |", "| --- | --- | ---: | ---: | ---: |", *table, ""]
     )
+
+
+def _commands(studies: Sequence[str] | dict[str, Any]) -> str:
+    """How the studies among these are made again, as far as one command does it; the log has commit and settings of every run."""
+    told = [f"{name}:\n\n```sh\n{COMMANDS[name]}\n```\n" for name in studies if name in COMMANDS]
+    return "\n".join(["## To make it again", "", *told]) if told else ""
 
 
 def _left(lines: Sequence[Line]) -> str:

@@ -141,6 +141,14 @@ def test_the_table_has_theirs_beside_ours_and_failed_seeds():
     assert "- BLiMP supplement, filtered; EWoK, filtered; BEAR; GLUE: no run of ours was scored on them" in page
 
 
+def test_the_n_gram_and_the_commands_stand_with_a_study():
+    lines = [each | {"study": "equal-words", "scores": each["scores"] | {"ngram_bits_per_byte": 1.858}} for each in FEW]
+    page = babyhgrn.render(lines, {})
+    assert "| n-gram, modified Kneser-Ney |  |  |  | 1M |  |  | 1.858 |" in page
+    assert "ritornello compare corpora/babymix-1m --recipe recipes/studies/equal-words.toml" in page
+    assert "To make it again" not in babyhgrn.render(FEW, {})
+
+
 def test_students_stand_beside_their_control():
     students = [line("student", seed, 0.66 + seed / 1000, study="taught") for seed in range(3)]
     page = babyhgrn.render([*students, *(line("control", seed, 0.62 + seed / 1000, study="taught") for seed in range(3))], {})
