@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablations --data FOLDER --out FOLDER [--only NAME ...] [--seeds 3] [--most N] [--steps 810]
 
-`--data` holds babymix; OUT/corpus is built from recipes/data/babymix.toml. A run is a folder OUT/runs/NAME-seedN, and a line of
+`--data` holds babymix; OUT/babymix-1m is built from recipes/data/babymix.toml. A run is a folder OUT/runs/NAME-seedN, and a line of
 docs/results/runs.jsonl (study "switches") once it is trained and scored on BLiMP-fast. Called again it goes on where it was, in the
 middle of a run too; `--most 1` does one run a call. Every switch's first seed comes before any second one. At the end, or with --table
 alone, it says what the lines so far allow to say. The base is no recommendation: it is small and quick, so that there can be many runs.
@@ -26,7 +26,7 @@ from ritornello.experiments.settings import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ROOT / "docs" / "results" / "runs.jsonl"
-STUDY, SUITE = "switches", "blimp-fast"
+STUDY, SUITE, CORPUS = "switches", "blimp-fast", "babymix-1m"
 BASE: dict[str, Any] = {
     "mixer": "hgrn2",
     "dim": 192,
@@ -104,7 +104,7 @@ def settle(path: Path, corpus: str, name: str, seed: int, steps: int, console: C
 
 def run(out: Path, data: Path, name: str, seed: int, steps: int, lines: Path, console: Console) -> None:
     """One run as far as it still has to go, and its line."""
-    corpus, path = str(out / "corpus"), place(out, name, seed)
+    corpus, path = str(out / CORPUS), place(out, name, seed)
     base = settle(place(out, "base", seed), corpus, "base", seed, steps, console)
     settle(path, corpus, name, seed, steps, console)
     work(Job(path, suites=(SUITE,), data=str(data)), console)
@@ -151,8 +151,8 @@ def main() -> None:
             parser.error("--data and --out are needed to run anything")
         console = Console(quiet=False)
         options.out.mkdir(parents=True, exist_ok=True)
-        if not (options.out / "corpus").exists():
-            corpora.build(ROOT / "recipes" / "data" / "babymix.toml", out=options.out / "corpus", data=options.data, console=console)
+        if not (options.out / CORPUS).exists():
+            corpora.build(ROOT / "recipes" / "data" / "babymix.toml", out=options.out / CORPUS, data=options.data, console=console)
         names = options.only or list(SWITCHES)
         jobs = [(name, seed) for seed in range(options.seeds) for name in names if not done(options.out, name, seed)]
         for name, seed in jobs[: options.most]:
