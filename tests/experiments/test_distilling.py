@@ -218,7 +218,7 @@ def lively(monkeypatch):
     subject = replace(open_teacher("teacher"), sha256="lively")
     for weight in subject.model.parameters():
         weight.data *= 3
-    monkeypatch.setattr(lessons, "open_teacher", lambda spec: subject)
+    monkeypatch.setattr(lessons, "open_teacher", lambda spec, device: subject)
     return subject
 
 
