@@ -49,6 +49,14 @@ ritornello run --recipe recipes/cpu-30min.toml --out runs/cpu-30min
 ritornello evaluate runs/cpu-30min --suite blimp,supplement,ewok
 python -m benchmarks.quality --record runs/cpu-30min --study cpu-30min --system hgrn2""",
 }
+NEXT = """## What comes next
+
+- Eight seeds of every system, then 10M words for the two best.
+- Distillation with eight seeds. A teacher's likeliest tokens are read once and kept (`--cache`), so a student that reads the text several
+  times pays little for them, and its control gains few steps.
+- The switches one at a time (`python -m benchmarks.ablations`), over several passes too: one pass says little of dropout and averages.
+- The recipes for two cores on faster ones: on ours a core came to about 80 GFLOP/s of a run (PFLOP by time in the log).
+"""
 TRIED = ": rates tried"  # behind the name of a study: its runs of rates that were not taken
 
 
@@ -59,7 +67,7 @@ def render(lines: Sequence[Line], overlaps: dict[str, Any]) -> str:
     parts = [HEAD, _overlap({name: overlaps.get(name) for name in dict.fromkeys(line["corpus"] for line in lines)})]
     told = [text for name, own in studies.items() if (text := _architectures(name, own) or _distilled(name, own))]
     parts += told or ["## Which architecture\n\nNo study of ours is finished yet.\n"]
-    return "\n".join([*parts, _standing(lines), _commands(studies), _left(lines)]).rstrip() + "\n"
+    return "\n".join([*parts, _standing(lines), _commands(studies), _left(lines), NEXT]).rstrip() + "\n"
 
 
 def architecture(system: str) -> str | None:
