@@ -145,7 +145,7 @@ def test_published_decisions_come_out_as_published(real_data, tmp_path, size, ma
 
 def test_the_command(real_data, tmp_path, monkeypatch, capsys):
     """`ritornello evaluate` with files of one's own, and the decisions written."""
-    monkeypatch.setattr("ritornello.experiments.suites.open_subject", lambda spec, protocol: Told(letters))
+    monkeypatch.setattr("ritornello.experiments.suites.open_subject", lambda spec, protocol, device: Told(letters))
     (tmp_path / "facts.jsonl").write_text('{"statements": ["eel", "cat"], "answer": 1}\n')
     (tmp_path / "ends.txt").write_text("we see the sea\nwe go far\n")
     own = ["--statements", str(tmp_path / "facts.jsonl"), "--last-words", str(tmp_path / "ends.txt"), "--out", str(tmp_path / "out")]
