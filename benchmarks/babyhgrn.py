@@ -1,7 +1,7 @@
 """docs/results/babyhgrn.md: the BabyHGRN study beside our runs, from runs.jsonl: what was reproduced, and what was not."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ritornello.analysis.numerals import number
@@ -44,10 +44,6 @@ COMMANDS = {  # by study: what makes its runs from a fresh clone with RITORNELLO
 ritornello compare corpora/babymix-1m --recipe recipes/studies/equal-words.toml --jobs 2 --out studies/equal-words
 python -m benchmarks.quality --add studies/equal-words --study equal-words""",
     "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --out studies/switches""",
-    "cpu-30min": """ritornello data build recipes/data/babymix.toml --words 10M --out corpora/babymix-10m
-ritornello run --recipe recipes/cpu-30min.toml --out runs/cpu-30min
-ritornello evaluate runs/cpu-30min --suite blimp,supplement,ewok
-python -m benchmarks.quality --record runs/cpu-30min --study cpu-30min --system hgrn2""",
 }
 NEXT = """## What comes next
 
@@ -209,7 +205,7 @@ def _standing(lines: Sequence[Line]) -> str:
     )
 
 
-def _commands(studies: Sequence[str] | dict[str, Any]) -> str:
+def _commands(studies: Iterable[str]) -> str:
     """How the studies among these are made again, as far as one command does it; the log has commit and settings of every run."""
     told = [f"{name}:\n\n```sh\n{COMMANDS[name]}\n```\n" for name in studies if name in COMMANDS]
     return "\n".join(["## To make it again", "", *told]) if told else ""
