@@ -5,6 +5,7 @@ python on_device.py LIBRARY FOLDER
 
 import copy
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -108,13 +109,24 @@ def runs(folder: Path) -> dict[str, Any]:
     code = {}
     for name, device in (("there", NAME), ("here", "cpu")):
         code[name] = main(["run", str(folder / "text.txt"), *small, "--device", device, "--out", str(folder / name)])
+    more += ["--checkpoint-every", "1"]
     code["more"] = main(["run", str(folder / "text.txt"), *small, *more, "--device", NAME, "--out", str(folder / "more")])
+    for name, device in (("gone on there", NAME), ("gone on here", "cpu")):
+        _cut(folder / "more", folder / name)
+        code[name] = main(["resume", str(folder / name), "--device", device, "--quiet"])
     taught = ["--steps", "2", "--device", NAME, "--hints", "1", "--no-control", "--quiet", "--out", str(folder / "student")]
     code["distill"] = main(["distill", "--teacher", str(folder / "there"), *taught])
     asked = ["--pairs", str(folder / "pairs.jsonl"), "--text", str(folder / "text.txt"), "--quiet"]
     for name, device in (("scored there", NAME), ("scored here", "cpu")):
         code[name] = main(["evaluate", str(folder / "there"), *asked, "--device", device, "--out", str(folder / name)])
     return {"code": code, "device": read_config(folder / "there")["train"]["device"]}
+
+
+def _cut(run: Path, to: Path) -> None:
+    """A copy of a finished run as it was before its last step."""
+    shutil.copytree(run, to)
+    for name in ("report.html", "model.safetensors", "results.json", "checkpoints/step-00000003.safetensors"):
+        (to / name).unlink()
 
 
 if __name__ == "__main__":

@@ -68,6 +68,14 @@ def test_a_run_there_is_a_run_here(there: tuple[Path, dict[str, Any]]) -> None:
     assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
+def test_a_run_goes_on_there_and_here(there: tuple[Path, dict[str, Any]]) -> None:
+    folder = there[0]
+    last = [json.loads((folder / name / "log.jsonl").read_text().splitlines()[-1]) for name in ("more", "gone on there", "gone on here")]
+    assert [each["step"] for each in last] == [3, 3, 3]
+    assert last[1]["loss"] == last[0]["loss"]
+    assert last[2]["held_out_bits_per_byte"] == pytest.approx(last[0]["held_out_bits_per_byte"], rel=1e-3)
+
+
 def test_a_device_that_is_not_here_is_one_line() -> None:
     assert pick_device("cpu") == "cpu"
     assert pick_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -21,7 +21,7 @@ from ritornello.evals.suite import digest
 from ritornello.experiments import scaling
 from ritornello.experiments.console import Console, Within
 from ritornello.experiments.flops import training_flop
-from ritornello.experiments.machine import matrix_products
+from ritornello.experiments.machine import matrix_products, pick_device
 from ritornello.experiments.match import match
 from ritornello.experiments.material import Material, gather
 from ritornello.experiments.plan import FIRST_GUESS, THREADS, plan, time_steps
@@ -97,7 +97,7 @@ def work(job: Job, console: Console) -> None:
         config = from_dict(RunConfig, folder.read_config(job.path))
         torch.set_num_threads(config.train.threads)
         with matrix_products(config.train.gemm):
-            subject = of_run(folder.load(job.path), config.evaluate.protocol, config.train.device)
+            subject = of_run(folder.load(job.path), config.evaluate.protocol, pick_device(config.train.device))
             evaluate_sources(subject, chosen, job.path / "evaluation", console, job.limit)
 
 

@@ -18,6 +18,7 @@ from ritornello.evals.scoring import Scored
 from ritornello.experiments import statistics
 from ritornello.experiments.console import Console
 from ritornello.experiments.evaluation import score_sample
+from ritornello.experiments.machine import pick_device
 from ritornello.experiments.material import Material
 from ritornello.experiments.record import scores
 from ritornello.experiments.settings import RunConfig
@@ -75,7 +76,7 @@ def results(
         if pupil.failed:
             rows[pupil.name] = {"name": pupil.name, "failed": pupil.failed}
         else:
-            ask(pupil.name, folder.load(pupil.path).model.to(config.train.device))
+            ask(pupil.name, folder.load(pupil.path).model.to(pick_device(config.train.device)))
         rows[pupil.name] |= _about(pupil, line)
     for pupil in done:
         control = controls.get(pupil.nth)
