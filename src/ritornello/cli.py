@@ -253,6 +253,8 @@ def _add_compare(subparsers: Any) -> None:
     meaning = "with commas between: patterns of layers, such as 'hgrn2*5 attention', or names in the recipe (default hgrn2,lstm,attention)"
     compare.add_argument("--systems", metavar="NAMES", help=meaning)
     compare.add_argument("--seeds", type=int, metavar="N", help="runs of each (default 3)")
+    meaning = "number of the first (default 0): with it machines share a study, as --first-seed 4 on the second"
+    compare.add_argument("--first-seed", type=int, metavar="N", help=meaning)
     compare.add_argument("--budget", metavar="KIND=N", help="of each run: words=1M, flop=1e15 or minutes=5 (default words=1M)")
     compare.add_argument("--parameters", metavar="N", help="of each system, such as 3M, to 2 %% (default: as many as the first system has)")
     compare.add_argument(

@@ -97,6 +97,18 @@ def test_what_a_comparison_leaves(place):
     assert "hgrn2" in (out / "report.html").read_text()
 
 
+def test_machines_share_a_study(place, tmp_path, trained):
+    out = tmp_path / "second"
+    shutil.copytree(place / "whole", out)
+    results = compare.compare(asked(place, first_seed=1, seeds=1), out)
+    assert trained == []
+    assert [row["seeds"] for row in results["corpora"][0]["systems"]] == [[1], [1]]
+    tuned = compare._Hall(asked(place, first_seed=1), out, Console(quiet=True), 1, None, entrants(place, tmp_path))
+    assert tuned.first(tuned.entrants[0], 0.01).config.train.seed == 1
+    with pytest.raises(InputError, match="first_seed: -1 is negative"):
+        asked(place, first_seed=-1)
+
+
 def test_what_the_text_holds_of_the_benchmarks_is_told(place, tmp_path, real_data):
     given = {"suites": ["supplement"], "systems": ["hgrn2"]}
     study = asked(place, **given)

@@ -10,6 +10,7 @@ import ritornello
 from ritornello import folder
 from ritornello.experiments.console import Console
 from ritornello.experiments.plan import _fixed, in_steps
+from ritornello.experiments.record import read
 from ritornello.experiments.run import dry_run, request
 from ritornello.experiments.settings import Request
 from ritornello.model import LMConfig, parameters
@@ -50,6 +51,16 @@ def test_the_studys_shapes_have_the_sizes_that_follow_from_its_figures(name):
 
 def test_every_shape_of_the_study_is_held_by_a_count():
     assert {str(path.relative_to(RECIPES).with_suffix("")) for path in FILES if "babyhgrn" in str(path)} == set(COUNTS)
+
+
+def test_the_tuned_study_is_the_study_with_the_rates_that_its_runs_took():
+    whole, tuned = (tomllib.loads((RECIPES / "studies" / f"{name}.toml").read_text()) for name in ("equal-words", "equal-words-tuned"))
+    rates = {name: tuned["system"][name].pop("lr") for name in whole["systems"]}
+    assert whole.pop("rates") == "auto"
+    assert {name: own for name, own in tuned.pop("system").items() if own} == whole.pop("system")
+    assert tuned == whole
+    taken = [line for line in read(RECIPES.parent / "docs" / "results" / "runs.jsonl") if line["study"] == "equal-words"]
+    assert {(line["system"], line["config"]["train.lr"]) for line in taken} == set(rates.items())
 
 
 @pytest.fixture

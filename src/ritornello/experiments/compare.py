@@ -77,7 +77,7 @@ def asked_of(options: dict[str, Any]) -> tuple[Study, Path, str | Path | None]:
     corpora = [word for word in words if "=" not in word or Path(word).exists()]
     overrides = [word for word in words if word not in corpora] + options["overrides"]
     overrides += [] if options["threads"] is None else [f"threads={options['threads']}"]
-    given = {name: options[name] for name in ("seeds", "budget", "parameters", "embedding", "rates", "select", "limit")}
+    given = {name: options[name] for name in ("seeds", "first_seed", "budget", "parameters", "embedding", "rates", "select", "limit")}
     given["systems"] = options["systems"] and [name.strip() for name in options["systems"].split(",") if name.strip()]
     given["suites"] = [name for names in options["suite"] for name in names.split(",") if name] or None
     given |= {"text": options["text"], "corpora": corpora or None}
@@ -173,7 +173,7 @@ class _Hall:
             rates[number] = [middle / 2, middle, middle * 2] if grid == "auto" else list(grid or [entrant.config.train.lr])
         open_ones = list(rates) if grid else []
         while open_ones:
-            self.run([self.cell(self.entrants[number], 0, rate) for number in open_ones for rate in rates[number]])
+            self.run([self.first(self.entrants[number], rate) for number in open_ones for rate in rates[number]])
             for number in list(open_ones):
                 tried = {rate: self.bits(self.entrants[number], rate) for rate in rates[number]}
                 following = further(tried) if auto and len(tried) < MOST_RATES else None
@@ -182,14 +182,14 @@ class _Hall:
                 else:
                     rates[number].append(following)
         for number, entrant in enumerate(self.entrants):
-            lines = [self.lines[self.cell(entrant, 0, rate).path] for rate in rates[number]] if grid else []
+            lines = [self.lines[self.first(entrant, rate).path] for rate in rates[number]] if grid else []
             given = entrant.config.train.lr if not grid else None
             self.choices[entrant.corpus, entrant.system] = Choice.of(lines, self.asked.select, self.suites, given)
 
     def race(self) -> None:
         """All seeds at the chosen rates, the first seed of everybody before the second of anybody."""
         cells = []
-        for seed in range(self.asked.seeds):
+        for seed in self.asked.all_seeds:
             for entrant in self.entrants:
                 rate = self.choices[entrant.corpus, entrant.system].used
                 cells += [] if rate is None else [self.cell(entrant, seed, rate)]
@@ -199,9 +199,13 @@ class _Hall:
         found = cell(entrant, seed, rate, self.out, self.runs)
         return self.cells.setdefault(found.path, found)
 
+    def first(self, entrant: Contestant, rate: float) -> Cell:
+        """What tells how good a rate is."""
+        return self.cell(entrant, self.asked.first_seed, rate)
+
     def bits(self, entrant: Contestant, rate: float) -> float | None:
         """Held-out bits per byte of the first seed at that rate; None if it failed."""
-        return self.lines[self.cell(entrant, 0, rate).path]["scores"].get("bits_per_byte")
+        return self.lines[self.first(entrant, rate).path]["scores"].get("bits_per_byte")
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Do what is left of these, and publish after each."""

@@ -119,7 +119,7 @@ def outcome(
 def _counts(line: Line, asked: Study, choices: Mapping[tuple[str, str], Choice]) -> bool:
     """Whether the run is one of those that a system is told by, not only one of a rate that was tried."""
     choice = choices.get((line["corpus"], line["system"]))
-    return choice is not None and line["rate"] == choice.used and line["seed"] < asked.seeds
+    return choice is not None and line["rate"] == choice.used and line["seed"] in asked.all_seeds
 
 
 def _corpus(

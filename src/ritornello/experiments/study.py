@@ -54,7 +54,8 @@ class Study:
 
     corpora: tuple[str, ...] = ()
     systems: tuple[str, ...] = ("hgrn2", "lstm", "attention")
-    seeds: int = 3  # runs of each, with the seeds 0, 1, ...
+    seeds: int = 3  # runs of each
+    first_seed: int = 0  # theirs are first_seed, first_seed + 1, ...: so a study can be shared between machines
     budget: str = "words=1M"  # of one run: words=1M, flop=1e15 or minutes=5
     parameters: str | None = None  # of every system, such as 3M; None: as many as the first system has
     embedding: bool = True  # whether those of embedding and head are counted
@@ -74,6 +75,8 @@ class Study:
                 raise InputError(f"{name}: {', '.join(getattr(self, name))} has one twice; leave it out")
         if self.seeds < 1:
             raise InputError(f"seeds: {self.seeds} is less than 1")
+        if self.first_seed < 0:
+            raise InputError(f"first_seed: {self.first_seed} is negative; seeds begin at 0")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit: {self.limit} is less than 1")
         for name in self.system:
@@ -86,6 +89,11 @@ class Study:
             request = self.request(name)
             if self.grid and (request.lr is not None or "lr" in request.train):
                 raise InputError(f"{name}: lr and rates were both given; leave one out")
+
+    @property
+    def all_seeds(self) -> range:
+        """The seed of each run of a system."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def spending(self) -> Budget:
