@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ritornello.errors import InputError, unknown
 from ritornello.mixers import CHANNEL, MIXERS, mixer
 from ritornello.mixers.base import Context, Empty, Mixer, Place
-from ritornello.mixers.dropout import Locked, check, words
+from ritornello.mixers.dropout import Dropout, Locked, check, words
 from ritornello.mixers.rms_norm import RMSNorm
 from ritornello.ops.op import IMPLS
 from ritornello.state import State, named_leaves, nbytes
@@ -210,7 +210,7 @@ def _norm(config: LMConfig) -> nn.Module:
 
 
 def _dropout(config: LMConfig, rate: float) -> nn.Module:
-    return (Locked if config.locked_dropout else nn.Dropout)(rate)
+    return (Locked if config.locked_dropout else Dropout)(rate)
 
 
 def normed(norm: nn.Module, x: Tensor, context: Context) -> Tensor:

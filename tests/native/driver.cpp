@@ -35,6 +35,7 @@ int main() {
         run("swish", n, [&](const Size&) { swish(flat); });
         run("swiglu", n, [&](const Size&) { swiglu(flat); });
         run("forget", n, [&](const Size&) { forget(flat); });
+        run("dropout", n, [&](const Size&) { dropout(flat); });
     };
     for (int64_t T : lengths)
         for (int repeat = 0; repeat < 12; ++repeat)

@@ -1,4 +1,4 @@
-// What is done to each row: vocabulary, norm, swish, swiglu, forget.
+// What is done to each row: vocabulary, norm, swish, swiglu, forget, dropout.
 #pragma once
 
 #include "check.h"
@@ -53,6 +53,7 @@ extern "C" void ritornello_swiglu_backward(const Rows*, const void* gate, const 
 extern "C" void ritornello_forget_forward(const Rows*, const void* x, const float* floor, float* key, float* log_f);
 extern "C" void ritornello_forget_backward(const Rows*, const void* x, const float* floor, const float* d_key, const float* d_log, void* dx,
                                            float* d_floor);
+extern "C" void ritornello_dropout(const Rows*, const void* x, const int64_t* seed, int64_t threshold, double scale, void* y);
 
 static void norm(const Rows& rows) {
     const int64_t N = rows.N, D = rows.D;
@@ -120,4 +121,25 @@ static void forget(const Rows& rows) {
     gradients.seed(keys, d_key), gradients.seed(logs, d_log), gradients.spread();
     compare("key", key, keys), compare("log_f", log_f, logs), compare("d_floor", d_floor, gradients.of(low), 1e-4);
     compare("dx", dx.read(), gradients.of(X), rows.narrow ? 4e-3 : 2e-5);
+}
+
+// The hash word by word, as ops/dropout.py has it.
+static bool keeps(uint64_t place, uint64_t seed, uint64_t threshold) {
+    uint32_t x = uint32_t(place) * 0x9e3779b9u + uint32_t(seed);
+    for (const uint32_t word : {uint32_t(seed >> 32), 0u}) {
+        x = (x ^ (x >> 16)) * 0x7feb352du;
+        x = (x ^ (x >> 15)) * 0x846ca68bu;
+        x = x ^ (x >> 16) ^ word;
+    }
+    return x >= threshold;
+}
+
+static void dropout(const Rows& rows) {
+    const int64_t all = rows.N * rows.D, seed = int64_t(random_bits()) << 31 ^ int64_t(random_bits()), threshold = int64_t(random_bits());
+    Either x(uniform(all, -9, 9), rows.narrow), y(Floats(all), rows.narrow);
+    ritornello_dropout(&rows, x, &seed, threshold, 1.25, y);
+    const Numbers X = leaves(x.wide);
+    Numbers Y;
+    for (size_t i = 0; i < X.size(); ++i) Y.push_back(keeps(i, uint64_t(seed), uint64_t(threshold)) ? X[i] * 1.25 : Number(0));
+    compare("y", y.read(), Y, rows.narrow ? 4e-3 : 2e-5);
 }

@@ -1,9 +1,11 @@
-// What a layer does to each element or row between two matrix products, in one pass each way; the formulas are in ops/pointwise.py.
+// What a layer does to each element or row between two matrix products, in one pass each way; the formulas are in ops/pointwise.py
+// and ops/dropout.py.
 //
 //   norm     y = x r w                     r = 1 / sqrt(mean of x^2 + eps)
 //   swish    y = scale x s(x)              s = sigmoid
 //   swiglu   y = gate s(gate) up
 //   forget   f = floor + (1 - floor) s(x)  key = 1 - f and log f
+//   dropout  y = scale x or 0              by a hash of the seed and the place; its own backward pass
 //
 // In torch each is a chain of passes over memory, and its backward pass a longer one. Sums over rows are taken in blocks of a fixed
 // number of rows, then over the blocks in order, so that threads change no bit.
@@ -19,6 +21,7 @@ namespace {
 constexpr int64_t BLOCK = 64;  // rows whose part of a summed gradient is one sum
 
 typedef int32_t Ints __attribute__((vector_size(sizeof(Lanes))));
+typedef uint32_t Words __attribute__((vector_size(sizeof(Lanes))));
 
 inline Lanes choose(Ints where, Lanes yes, Lanes no) { return (Lanes)(((Ints)yes & where) | ((Ints)no & ~where)); }
 
@@ -204,6 +207,34 @@ void forget_backward(const Rows* rows, const Number* x, const float* floor, cons
     add_blocks(parts, blocks, D, d_floor);
 }
 
+// 32 bits that look like chance, of places and the halves of a seed.
+inline Words mixed(Words place, uint32_t low, uint32_t high) {
+    Words x = place * 0x9e3779b9u + low;
+    for (int round = 0; round < 2; ++round) {
+        x ^= x >> 16;
+        x *= 0x7feb352du;
+        x ^= x >> 15;
+        x *= 0x846ca68bu;
+        x ^= x >> 16;
+        if (round == 0) x ^= high;
+    }
+    return x;
+}
+
+template <class Number>
+void dropout(const Rows* rows, const Number* x, uint64_t seed, uint32_t threshold, float scale, Number* y) {
+    const int64_t D = rows->D;
+    Words lane;
+    for (int i = 0; i < LANES; ++i) lane[i] = uint32_t(i);
+#pragma omp parallel for num_threads(rows->threads) schedule(static)
+    for (int64_t n = 0; n < rows->N; ++n)
+        for (int64_t d = 0; d < D; d += LANES) {
+            const int64_t at = n * D + d;
+            const Ints keep = (Ints)(mixed(lane + uint32_t(at), uint32_t(seed), uint32_t(seed >> 32)) >= threshold);
+            put_some(y + at, choose(keep, get_some(x + at, D - d) * scale, Lanes{}), D - d);
+        }
+}
+
 }  // namespace
 
 // y (N, D) and r (N) of x (N, D) and w (D).
@@ -250,4 +281,11 @@ extern "C" void ritornello_forget_backward(const Rows* rows, const void* x, cons
                                            float* d_floor) {
     if (rows->narrow) forget_backward(rows, (const Bfloat*)x, floor, d_key, d_log, (Bfloat*)dx, d_floor);
     else forget_backward(rows, (const float*)x, floor, d_key, d_log, (float*)dx, d_floor);
+}
+
+// y (N, D) of x (N, D) where the hash of the place reaches the threshold, else 0.
+extern "C" void ritornello_dropout(const Rows* rows, const void* x, const int64_t* seed, int64_t threshold, double scale, void* y) {
+    const uint64_t bits = uint64_t(*seed);
+    if (rows->narrow) dropout(rows, (const Bfloat*)x, bits, uint32_t(threshold), float(scale), (Bfloat*)y);
+    else dropout(rows, (const float*)x, bits, uint32_t(threshold), float(scale), (float*)y);
 }

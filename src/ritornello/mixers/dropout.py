@@ -1,5 +1,6 @@
 """Dropout for recurrent models: shared parts, no mixers themselves. In training only; what is kept is divided by the share kept.
 
+    Dropout    entries, each by itself                                       as nn.Dropout, by the faster masks of ops/dropout.py
     Locked     one mask of channels for all steps of a piece                 variational dropout
     words      all places of some words of the vocabulary                    embedding dropout
     dropped    entries of a weight, the same for all steps of a piece        DropConnect on a recurrent matrix, AWD-LSTM's weight drop
@@ -17,6 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ritornello.errors import InputError
+from ritornello.ops.dropout import dropout
+
+
+class Dropout(nn.Dropout):
+    """(B, T, D) -> (B, T, D): each entry is left out by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p) if self.training and self.p else x
 
 
 class Locked(nn.Dropout):

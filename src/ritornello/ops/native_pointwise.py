@@ -1,4 +1,4 @@
-"""The functions of ops/pointwise.py in C++ (see _native/pointwise.cpp), as torch operators. float32 or bfloat16 on the processor."""
+"""The functions of ops/pointwise.py and ops/dropout.py in C++ (see _native/pointwise.cpp), as torch operators. float32 or bfloat16 on the processor."""
 
 import ctypes
 
@@ -46,7 +46,12 @@ def forget(logit: Tensor, floor: Tensor) -> tuple[Tensor, Tensor]:
     return _forget(logit, floor)
 
 
-def _call(name: str, rows: Tensor, *others: Tensor | ctypes.c_double) -> None:
+def dropout(x: Tensor, seed: Tensor, threshold: int, scale: float) -> Tensor:
+    """A seed () int64, and what ops/dropout.py makes of a rate."""
+    return _dropout(x, seed, threshold, scale)
+
+
+def _call(name: str, rows: Tensor, *others: Tensor | ctypes.c_double | ctypes.c_int64) -> None:
     """ritornello_<name>(rows, others...), all contiguous; `rows` (..., D) says how many there are and is not handed over itself."""
     D = rows.shape[-1]
     sizes = _Rows(rows.numel() // max(1, D), D, rows.dtype == torch.bfloat16, torch.get_num_threads())
@@ -213,3 +218,31 @@ def _forget_gradients(ctx, d_key: Tensor, d_log: Tensor) -> tuple[Tensor, Tensor
 
 
 _forget.register_autograd(_forget_gradients, setup_context=_keep)
+
+
+# ---- dropout -------------------------------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("ritornello::dropout", mutates_args=())
+def _dropout(x: Tensor, seed: Tensor, threshold: int, scale: float) -> Tensor:
+    x = x.contiguous()
+    y = _like(x)
+    _call("dropout", x, x, seed, ctypes.c_int64(threshold), ctypes.c_double(scale), y)
+    return y
+
+
+@_dropout.register_fake
+def _(x, seed, threshold, scale):
+    return _like(x)
+
+
+def _keep_seed(ctx, inputs, output) -> None:
+    _, seed, ctx.threshold, ctx.scale = inputs
+    ctx.save_for_backward(seed)
+
+
+def _dropout_gradients(ctx, dy: Tensor) -> tuple[Tensor, None, None, None]:
+    return _dropout(dy, *ctx.saved_tensors, ctx.threshold, ctx.scale), None, None, None
+
+
+_dropout.register_autograd(_dropout_gradients, setup_context=_keep_seed)
