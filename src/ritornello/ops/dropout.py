@@ -18,7 +18,7 @@ WORD = 2**32 - 1
 
 
 def dropout(x: Tensor, rate: float, impl: str = "auto") -> Tensor:
-    """x of any shape, its entries left out at `rate` in [0, 1); the seed comes from torch's generator. Any `impl` but "auto" is plain torch."""
+    """x of any shape, its entries left out at `rate` in [0, 1); the seed comes from torch's generator. `impl`: "auto", or any for torch."""
     seed = torch.randint(2**63 - 1, (), device=x.device)
     if impl == "auto" and native.against(x) is None:
         return native.dropout(x, seed, threshold(rate), 1 / (1 - rate))

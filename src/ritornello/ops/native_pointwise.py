@@ -1,4 +1,7 @@
-"""The functions of ops/pointwise.py and ops/dropout.py in C++ (see _native/pointwise.cpp), as torch operators. float32 or bfloat16 on the processor."""
+"""The functions of ops/pointwise.py and ops/dropout.py in C++ (see _native/pointwise.cpp), as torch operators.
+
+float32 or bfloat16 on the processor.
+"""
 
 import ctypes
 
