@@ -14,6 +14,7 @@ import torch
 from working import share_kernels
 
 from ritornello import cli, folder
+from ritornello.analysis.comparison import _seeds
 from ritornello.config import read_file
 from ritornello.errors import InputError
 from ritornello.experiments import cells, compare
@@ -94,7 +95,16 @@ def test_what_a_comparison_leaves(place):
     assert {"model.layers", "model.dim"} <= set(corpus["settings"]["differ"])
     assert "train.seed" not in corpus["settings"]["same"]
     assert corpus["settings"]["same"]["train.batch"] == 4
-    assert "hgrn2" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "hgrn2" in page
+    assert "one tokenizer, and 2 seeds." in page
+
+
+def test_the_page_of_a_study_that_was_stopped_tells_how_far_it_is():
+    rows = [{"seeds": seeds, "failed": failed} for seeds, failed in (([0, 1], [2]), ([0, 1], []))]
+    assert _seeds(4, rows) == "2 to 3 of 4 seeds so far"
+    assert _seeds(1, [{"seeds": [], "failed": []}]) == "0 of 1 seed so far"
+    assert _seeds(3, rows[:1]) == "3 seeds"
 
 
 def test_machines_share_a_study(place, tmp_path, trained):

@@ -28,7 +28,7 @@ def render(folder: Path) -> str:
     view = {
         "title": f"Which learns most from {_and([corpus['name'] for corpus in results['corpora']])}?",
         "leads": [corpus["conclusions"][0] for corpus in corpora if corpus["conclusions"]],
-        "budget": _budget(results["study"]),
+        "budget": _budget(results["study"], [row for corpus in results["corpora"] for row in corpus["systems"]]),
         "key": [(system, colour(systems, system)) for system in systems],
         "corpora": corpora,
         "several": len(corpora) > 1,
@@ -40,14 +40,20 @@ def render(folder: Path) -> str:
     return page.environment().get_template("comparison.html.j2").render(view)
 
 
-def _budget(study: Table) -> str:
+def _budget(study: Table, rows: Sequence[Table]) -> str:
     """What everybody had, in one sentence."""
     kind, _, amount = study["budget"].partition("=")
     each = {"words": f"{amount} words to read", "flop": f"{amount} FLOP to train on", "minutes": f"{amount} minutes to train"}[kind]
     size = f"as many parameters ({study['parameters']})" if study["parameters"] else "as many parameters as the first"
     size += ", to 2 %" + ("" if study["embedding"] else ", embedding and head not counted")
-    seeds = f"{study['seeds']} seed{'s' * (study['seeds'] > 1)}"
-    return f"Every run had {each}; all systems have {size}, one tokenizer, and {seeds}."
+    return f"Every run had {each}; all systems have {size}, one tokenizer, and {_seeds(study['seeds'], rows)}."
+
+
+def _seeds(asked: int, rows: Sequence[Table]) -> str:
+    """How many runs of each there are, of those that were asked for."""
+    done = sorted({len(row["seeds"]) + len(row["failed"]) for row in rows})
+    seeds = f"{asked} seed{'s' * (asked > 1)}"
+    return seeds if done == [asked] else f"{' to '.join(map(str, dict.fromkeys((done[0], done[-1]))))} of {seeds} so far"
 
 
 def _corpus(corpus: Table) -> dict[str, Any]:
