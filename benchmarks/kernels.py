@@ -20,6 +20,7 @@ from ritornello.mixers.base import Context, Place
 from ritornello.model import Block, LMConfig
 from ritornello.ops.conv import conv
 from ritornello.ops.delta import delta
+from ritornello.ops.dropout import dropout
 from ritornello.ops.outer import outer
 from ritornello.ops.pointwise import forget
 from ritornello.ops.scan import scan, scan_complex
@@ -224,8 +225,36 @@ def conv_rows(options: argparse.Namespace) -> Iterator[Row]:
             yield ratio("short convolution", f"short convolution in {name}, B={B} T={T} D={D}, 4 taps", other, times, dtype=name)
 
 
+def dropout_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """Dropout beside torch's, whose masks come from one sequence, and beside the definition in plain torch, which has the same mask."""
+    B, T, D = (4, 64, 64) if options.quick else (64, 128, 256)
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        leaves = [torch.randn(B, T, D).to(dtype)]
+        forms: dict[str, Callable[[Tensor], Tensor]] = {
+            "native": lambda x: dropout(x, 0.1),
+            "definition": lambda x: dropout(x, 0.1, "loop"),
+            "torch": lambda x: F.dropout(x, 0.1),
+        }
+        work = {name: both(_seeded(form), leaves) for name, form in forms.items()}
+        assert all(torch.equal(a, b) for a, b in zip(work["native"](), work["definition"](), strict=True))
+        times = medians(work, options.rounds)
+        for other in ("torch", "definition"):
+            name = str(dtype).removeprefix("torch.")
+            yield ratio("dropout", f"dropout of a tenth in {name}, B={B} T={T} D={D}", other, times, dtype=name)
+
+
+def _seeded(form: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        torch.manual_seed(1)
+        return form(x)
+
+    return run
+
+
 PARTS = {
     "conv": conv_rows,
+    "dropout": dropout_rows,
     "outer": outer_rows,
     "layer": layer_rows,
     "selective": selective_rows,
