@@ -50,7 +50,8 @@ def _study(name: str, lines: Sequence[Line]) -> str:
         f"{corpus} (SHA-256 {sha[:12]})" for corpus, sha in dict.fromkeys((line["corpus"], line["data_sha256"]) for line in lines)
     )
     commits = ", ".join(dict.fromkeys(str(line["commit"]) for line in lines))
-    about = [f"On {corpora}; commit {commits}."]
+    machines = "; ".join(dict.fromkeys(line["machine"] for line in lines if line.get("machine")))  # older lines do not say
+    about = [f"On {corpora}; commit {commits}{f'; {machines}' if machines else ''}."]
     if shared:
         about.append(f"All of them: {_settings(shared)}.")
     for line in reversed(lines):

@@ -21,7 +21,7 @@ from ritornello.folder import read_config, write_bytes, write_json
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results"
 KEYS = (
-    "study", "name", "system", "seed", "started", "words", "corpus", "data_sha256", "commit", "parameters",
+    "study", "name", "system", "seed", "started", "words", "corpus", "data_sha256", "commit", "machine", "parameters",
     "parameters_without_embedding", "steps", "flop", "seconds", "config", "scores", "subtasks", "failed",
 )  # fmt: skip
 

@@ -15,7 +15,8 @@ def line(
     tasks = {} if blimp is None else {"blimp": {"one": blimp - 0.1, "two": blimp + 0.1}}
     return {
         "study": study, "name": f"{system}-{seed}", "system": system, "seed": seed, "started": "2026-11-21T10:00:00+00:00", "words": 10**6,
-        "corpus": "babymix", "data_sha256": "ab" * 32, "commit": "abc", "parameters": 3 * 10**6, "parameters_without_embedding": 10**6,
+        "corpus": "babymix", "data_sha256": "ab" * 32, "commit": "abc", "machine": "a processor, 1 thread of 2 cores",
+        "parameters": 3 * 10**6, "parameters_without_embedding": 10**6,
         "steps": 500, "flop": 2e15, "seconds": 90.0, "config": {"train.batch": 16} | config,
         "scores": {} if blimp is None else {"blimp": blimp, "bits_per_byte": 2.0 - blimp}, "subtasks": tasks, "failed": failed,
     }  # fmt: skip

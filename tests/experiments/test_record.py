@@ -41,11 +41,14 @@ def test_a_line_says_what_the_folder_says(run):
     line = record(run, "trial", "hgrn2")
     config, results = from_dict(RunConfig, folder.read_config(run)), json.loads((run / "results.json").read_text())
     evaluation = json.loads((run / "evaluation" / "results.json").read_text())
+    made_by = json.loads((run / "provenance.json").read_text())
     assert {key: line[key] for key in ("study", "name", "system", "seed", "steps", "failed")} == {
         "study": "trial", "name": "run", "system": "hgrn2", "seed": 5, "steps": 3, "failed": None,
     }  # fmt: skip
     assert line["words"] == results["words_seen"] > 0
     assert (line["corpus"], line["data_sha256"]) == (config.corpus.name, next(iter(config.corpus.sources.values())))
+    assert line["machine"].endswith(f", {config.train.threads} threads of {made_by['cores']} cores".replace(" 1 cores", " 1 core"))
+    assert line["machine"].startswith(made_by["cpu"])
     assert line["parameters"] == parameters(config.model) > line["parameters_without_embedding"]
     assert line["flop"] == 3 * 2 * 16 * training_flop(config.model, 16)
     assert line["seconds"] == results["cost"]["seconds"]["train"]

@@ -61,6 +61,7 @@ def record(
         "corpus": config.corpus.name,
         "data_sha256": _combined(config.corpus.sources),
         "commit": made_by.get("commit"),
+        "machine": _machine(made_by),
         "parameters": parameters(config.model),
         "parameters_without_embedding": parameters(config.model, embedding=False),
         "steps": steps,
@@ -158,6 +159,15 @@ def _scores(headline: Mapping[str, Any], own: list[dict[str, Any]], evaluation: 
         if row["metric"] == main.get(row["suite"]) and row["by"] == "model" and not row["task"].startswith("all"):
             tasks.setdefault(row["suite"], {})[row["task"]] = row["value"]
     return whole, tasks
+
+
+def _machine(made_by: Mapping[str, Any]) -> str | None:
+    """Where it ran, in a few words: one GPU, or some threads of a processor."""
+    if not made_by:
+        return None
+    cores, threads = made_by["cores"], made_by["threads"]
+    processor = f"{made_by['cpu']}, {threads} thread{'s' * (threads != 1)} of {cores} core{'s' * (cores != 1)}"
+    return f"{made_by['gpu']}; {processor}" if made_by["gpu"] else processor
 
 
 def _combined(sources: Mapping[str, str]) -> str:
