@@ -1,7 +1,7 @@
 """A line for every run: what it was, what it cost and what it scored, failures too. Tables and logs are rendered from such lines.
 
-    {"study", "name", "system", "seed", "started", "words", "corpus", "data_sha256", "commit", "parameters",
-     "parameters_without_embedding", "steps", "flop", "seconds", "config", "scores", "subtasks", "failed"}
+    {"study", "name", "system", "seed", "started", "words", "corpus", "data_sha256", "commit", "machine",
+     "parameters", "parameters_without_embedding", "steps", "flop", "seconds", "config", "scores", "subtasks", "failed"}
 
 `words` are those seen, each pass anew; `flop` and `seconds` are training's; `config` is what differs from the study's base, in dotted
 keys; `scores` has the main figure of every suite, None where there is a gap, and `subtasks` those of its tasks.
