@@ -20,6 +20,7 @@ from ritornello.mixers.base import Context, Place
 from ritornello.model import Block, LMConfig
 from ritornello.ops.conv import conv
 from ritornello.ops.delta import delta
+from ritornello.ops.divergence import divergence_of_top
 from ritornello.ops.dropout import dropout
 from ritornello.ops.outer import outer
 from ritornello.ops.pointwise import forget
@@ -244,6 +245,25 @@ def dropout_rows(options: argparse.Namespace) -> Iterator[Row]:
             yield ratio("dropout", f"dropout of a tenth in {name}, B={B} T={T} D={D}", other, times, dtype=name)
 
 
+def divergence_rows(options: argparse.Namespace) -> Iterator[Row]:
+    """What a student with kept teachers pays beside its cross-entropy, by the kernel and in plain torch, logits in bfloat16."""
+    N, V, K = (64, 256, 4) if options.quick else (2048, 4096, 16)
+    torch.manual_seed(0)
+    logits, log_p = torch.randn(N, V), torch.randn(N, V).mul(2).log_softmax(-1)
+    values, ids = log_p.topk(K)
+    rest = torch.log1p(-values.exp().sum(-1))
+
+    def call(impl: str, values: Tensor = values, rest: Tensor = rest) -> Callable[[Tensor], Tensor]:
+        return lambda x: divergence_of_top(x, ids, values, rest, 1.0, impl)
+
+    truth = both(call("loop", values.double(), rest.double()), [logits.to(torch.bfloat16).double()])()
+    work = {impl: both(call(impl), [logits.to(torch.bfloat16)]) for impl in ("auto", "loop")}
+    assert max(errors(work["auto"](), truth)) < 5e-3
+    times = medians(work, options.rounds)
+    times["native"] = times.pop("auto")
+    yield ratio("divergence", f"divergence from the {K} likeliest of {V}, {N} places", "loop", times)
+
+
 def _seeded(form: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def run(x: Tensor) -> Tensor:
         torch.manual_seed(1)
@@ -254,6 +274,7 @@ def _seeded(form: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 PARTS = {
     "conv": conv_rows,
+    "divergence": divergence_rows,
     "dropout": dropout_rows,
     "outer": outer_rows,
     "layer": layer_rows,

@@ -25,6 +25,7 @@ int main() {
         run("conv", n, [&](const Size& n) { conv(n, n.K, 2 + n.V % 4, same, other); });
         run("generate", n, generate);
         run("vocabulary", n, [&](const Size& n) { vocabulary(n, same, other); });
+        run("divergence", n, [&](const Size& n) { divergence(n, same); });
         const int64_t rows = n.B ? 1 + int64_t(random_bits() % 11) : 0;  // their products take several at a time
         for (const Size& cells : {n, Size{rows, std::min<int64_t>(n.T, 4), n.H, n.K, n.V, n.threads, n.resets}}) {
             run("gru", cells, gru);

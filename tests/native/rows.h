@@ -1,4 +1,4 @@
-// What is done to each row: vocabulary, norm, swish, swiglu, forget, dropout.
+// What is done to each row: vocabulary, divergence, norm, swish, swiglu, forget, dropout.
 #pragma once
 
 #include "check.h"
@@ -37,6 +37,62 @@ static void vocabulary(const Size& n, bool narrow, bool in_place) {
     Gradients gradients;
     gradients.seed(wanted, d_nats), gradients.spread();
     compare("d_logits", (in_place ? logits : d_logits).read(), gradients.of(X), narrow ? 4e-3 : 2e-5);
+}
+
+// ---- divergence ----------------------------------------------------------------------------------------------------------------------
+
+struct Divergence {
+    int64_t N, V, K, narrow, threads;
+    const void* logits;
+    const int64_t* ids;
+    const float *log_p, *log_rest;
+    double temperature;
+};
+extern "C" void ritornello_divergence_forward(const Divergence*, float* nats, float* kept);
+extern "C" void ritornello_divergence_backward(const Divergence*, const float* kept, const float* d_nats, void* d_logits);
+
+// K places known of V, each its own; their probabilities and the rest's sum to 1.
+static void divergence(const Size& n, bool narrow) {
+    const int64_t N = n.B * n.T, V = n.K * n.V, K = 1 + int64_t(random_bits() % uint64_t(V));
+    const double temperature = 1.5;
+    Floats nats(N), kept(3 * N), d_nats = uniform(N, -1, 1), log_p(N * K), log_rest(N);
+    Either logits(uniform(N * V, -3, 3), narrow), d_logits(Floats(N * V), narrow);
+    Items<int64_t> ids(N * K, 0);
+    for (int64_t row = 0; row < N; ++row) {
+        const int64_t first = int64_t(random_bits() % uint64_t(V));
+        for (int64_t k = 0; k < K; ++k) {
+            ids[row * K + k] = (first + k) % V;
+            log_p[row * K + k] = float(std::log(0.8 / double(K)));
+        }
+        log_rest[row] = K < V ? float(std::log(0.2)) : -INFINITY;
+    }
+    const Numbers X = leaves(logits.wide);
+
+    const Divergence call{N, V, K, narrow, n.threads, logits, ids, log_p, log_rest, temperature};
+    ritornello_divergence_forward(&call, nats, kept);
+    ritornello_divergence_backward(&call, kept, d_nats, d_logits);
+
+    Numbers wanted;
+    for (int64_t row = 0; row < N; ++row) {
+        Number known = 0, others = 0, result = 0;
+        const auto at = [&](int64_t j) { return exp(X[size_t(row * V + j)] / temperature); };
+        for (int64_t j = 0; j < V; ++j) {
+            const bool told = (j - ids[row * K] + V) % V < K;
+            if (told) known = known + at(j);
+            else others = others + at(j);
+        }
+        const Number all = known + others;
+        for (int64_t k = 0; k < K; ++k) {
+            const double p = std::exp(double(log_p[row * K + k]));
+            result = result + p * (std::log(p) - log(at(ids[row * K + k]) / all));
+        }
+        if (K < V) result = result + 0.2 * (std::log(0.2) - log(others / all));
+        wanted.push_back(result);
+    }
+    compare("nats", nats, wanted, 1e-4);
+    Gradients gradients;
+    gradients.seed(wanted, d_nats), gradients.spread();
+    compare("d_logits", d_logits.read(), gradients.of(X), narrow ? 4e-3 : 1e-4);
 }
 
 // ---- pointwise -----------------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ from ritornello.errors import InputError
 from ritornello.mixers import mixer
 from ritornello.mixers.base import Context
 from ritornello.model import LM, LMConfig
+from ritornello.ops.divergence import divergence_of_top
 from ritornello.state import flatten
-from ritornello.train.distill import Distill, Live, TeachConfig, divergence, divergence_of_top
+from ritornello.train.distill import Distill, Live, TeachConfig, divergence
 from ritornello.train.hints import HintConfig, Hints, paired
 from ritornello.train.loop import TrainConfig, Trainer
 from ritornello.train.losses import NextToken
@@ -182,17 +183,22 @@ def test_the_likeliest_alone_are_the_whole_where_they_are_all_and_never_more(tem
     scored = torch.tensor([True, True, False, True, True])
     whole = divergence(logits, log_p, scored, temperature)
     (wanted,) = torch.autograd.grad(whole, logits)
+
+    def of_top(z, ids, log_p, log_rest):
+        nats = divergence_of_top(z, ids, log_p, log_rest, temperature)
+        return temperature**2 * nats.where(scored, 0).sum()
+
     values, ids = log_p.topk(V)
-    top = divergence_of_top(logits, ids, values, torch.full((5,), -torch.inf, dtype=torch.float64), scored, temperature)
+    top = of_top(logits, ids, values, torch.full((5,), -torch.inf, dtype=torch.float64))
     torch.testing.assert_close(top, whole)
     torch.testing.assert_close(torch.autograd.grad(top, logits)[0], wanted)
     values, ids = log_p.topk(6)
     rest = torch.log1p(-values.exp().sum(-1))
-    part = divergence_of_top(logits, ids, values, rest, scored, temperature)
+    part = of_top(logits, ids, values, rest)
     assert 0.3 * whole.item() < part.item() < whole.item()
-    same = divergence_of_top(temperature * log_p, ids, values, rest, scored, temperature)
+    same = of_top(temperature * log_p, ids, values, rest)
     assert float(same) == pytest.approx(0, abs=1e-12)
-    assert torch.autograd.gradcheck(lambda z: divergence_of_top(z, ids, values, rest, scored, temperature), logits)
+    assert torch.autograd.gradcheck(lambda z: of_top(z, ids, values, rest), logits)
 
 
 def outputs(model: LM, tokens: torch.Tensor) -> list[torch.Tensor]:

@@ -4,6 +4,8 @@
 //
 // A row of logits comes from memory once, since the later passes over it find it in the cache, and probabilities are never stored: the
 // backward pass makes them again from the row's m and sum, and may write the gradient over the logits. bfloat16 is widened as it is read.
+//
+// And the divergence from a distribution known at K places alone; see ops/divergence.py.
 #include <cmath>
 #include <limits>
 
@@ -33,12 +35,12 @@ float largest(const Number* x, int64_t V) {
 }
 
 template <class Number>
-float sum_of_exp(const Number* x, int64_t V, float m) {
+float sum_of_exp(const Number* x, int64_t V, float m, float slope = 1) {  // of slope (x - m)
     Lanes sums[4] = {};
     int64_t j = 0;
     for (; j + 4 * LANES <= V; j += 4 * LANES)
-        for (int w = 0; w < 4; ++w) sums[w] += exp_of(get(x + j + w * LANES) - m);
-    for (; j < V; j += LANES) sums[0] += exp_of(get_some(x + j, V - j, NOTHING) - m);
+        for (int w = 0; w < 4; ++w) sums[w] += exp_of((get(x + j + w * LANES) - m) * slope);
+    for (; j < V; j += LANES) sums[0] += exp_of((get_some(x + j, V - j, NOTHING) - m) * slope);
     const Lanes all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     float total = 0;
     for (int i = 0; i < LANES; ++i) total += all[i];
@@ -98,4 +100,77 @@ extern "C" void ritornello_vocabulary_forward(const Vocabulary* v, float* nats, 
 // The logits' gradient, which may lie where the logits do, from that of nats.
 extern "C" void ritornello_vocabulary_backward(const Vocabulary* v, const float* kept, const float* d_nats, void* d_logits) {
     v->narrow ? backward<Bfloat>(v, kept, d_nats, d_logits) : backward<float>(v, kept, d_nats, d_logits);
+}
+
+// ---- divergence ----------------------------------------------------------------------------------------------------------------------
+
+struct Divergence {
+    int64_t N, V, K, narrow, threads;
+    const void* logits;      // (N, V)
+    const int64_t* ids;      // (N, K), each in 0 .. V - 1, none twice in a row
+    const float* log_p;      // (N, K)
+    const float* log_rest;   // (N), -inf where there is none
+    double temperature;
+};
+
+namespace {
+
+constexpr float MOST = 1 - std::numeric_limits<float>::epsilon();  // of the known places' own share
+
+template <class Number>
+void divergence_forward(const Divergence* d, float* nats, float* kept) {
+    const Number* logits = static_cast<const Number*>(d->logits);
+    const float slope = float(1 / d->temperature);
+#pragma omp parallel for num_threads(d->threads) schedule(static)
+    for (int64_t n = 0; n < d->N; ++n) {
+        const Number* x = logits + n * d->V;
+        const float m = largest(x, d->V), total = sum_of_exp(x, d->V, m, slope), log_total = std::log(total);
+        float sum = 0, share = 0;
+        for (int64_t k = n * d->K; k < (n + 1) * d->K; ++k) {
+            const float own = (get_one(x + d->ids[k]) - m) * slope - log_total;
+            sum += std::exp(d->log_p[k]) * (d->log_p[k] - own);
+            share += std::exp(own);
+        }
+        const float log_rest = d->log_rest[n], rest = std::exp(log_rest);
+        nats[n] = sum + (rest > 0 ? rest * (log_rest - std::log1p(-std::min(share, MOST))) : 0);
+        kept[3 * n] = m, kept[3 * n + 1] = total, kept[3 * n + 2] = share;
+    }
+}
+
+// With P the sum of p and Q that of q at the known places, and r the rest: q_j (P - r Q / (1 - Q)) elsewhere, q_k (P + r) - p_k there.
+template <class Number>
+void divergence_backward(const Divergence* d, const float* kept, const float* d_nats, Number* d_logits) {
+    const Number* logits = static_cast<const Number*>(d->logits);
+    const float slope = float(1 / d->temperature);
+#pragma omp parallel for num_threads(d->threads) schedule(static)
+    for (int64_t n = 0; n < d->N; ++n) {
+        const Number* x = logits + n * d->V;
+        Number* dx = d_logits + n * d->V;
+        const float m = kept[3 * n], total = kept[3 * n + 1], share = kept[3 * n + 2], back = d_nats[n] * slope;
+        const float rest = share <= MOST ? std::exp(d->log_rest[n]) : 0;
+        float known = 0;
+        for (int64_t k = n * d->K; k < (n + 1) * d->K; ++k) known += std::exp(d->log_p[k]);
+        const float elsewhere = back * (rest > 0 ? known - rest * share / (1 - share) : known) / total;
+        for (int64_t j = 0; j < d->V; j += LANES) {
+            const int64_t left = d->V - j;
+            put_some(dx + j, exp_of((get_some(x + j, left) - m) * slope) * elsewhere, left);
+        }
+        for (int64_t k = n * d->K; k < (n + 1) * d->K; ++k) {
+            const float q = std::exp((get_one(x + d->ids[k]) - m) * slope) / total;
+            put_some(dx + d->ids[k], splat(back * (q * (known + rest) - std::exp(d->log_p[k]))), 1);
+        }
+    }
+}
+
+}  // namespace
+
+// nats (N); kept (N, 3), of each row its largest logit, the sum of exp((x - largest) / T), and the softmax's share of the known places.
+extern "C" void ritornello_divergence_forward(const Divergence* d, float* nats, float* kept) {
+    d->narrow ? divergence_forward<Bfloat>(d, nats, kept) : divergence_forward<float>(d, nats, kept);
+}
+
+// The logits' gradient from that of nats.
+extern "C" void ritornello_divergence_backward(const Divergence* d, const float* kept, const float* d_nats, void* d_logits) {
+    if (d->narrow) divergence_backward(d, kept, d_nats, static_cast<Bfloat*>(d_logits));
+    else divergence_backward(d, kept, d_nats, static_cast<float*>(d_logits));
 }

@@ -16,12 +16,12 @@ BabyLlama's own code divides the divergence by the rows of a batch and not by it
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from ritornello.data.batches import Batch
 from ritornello.errors import InputError
 from ritornello.model import LM
+from ritornello.ops.divergence import tempered
 from ritornello.ops.linear_loss import IGNORED, cross_entropy
 from ritornello.state import State
 from ritornello.train.hints import HintConfig, Hints
@@ -143,24 +143,3 @@ def divergence(logits: Tensor, log_p: Tensor, scored: Tensor, temperature: float
     log_q = tempered(logits, temperature)
     nats = nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
     return temperature**2 * nats.where(scored, 0).sum()
-
-
-def divergence_of_top(logits: Tensor, ids: Tensor, log_p: Tensor, log_rest: Tensor, scored: Tensor, temperature: float) -> Tensor:
-    """The same where p is known of some ids (..., K) only, and of all others together (...): they count as one outcome of both.
-
-    That is never more than the whole divergence, and equal to it where the student shares the rest out as the teacher does.
-    """
-    log_q = tempered(logits, temperature)
-    own = log_q.gather(-1, ids)
-    there = log_rest > -torch.inf
-    tiny = torch.finfo(own.dtype).eps
-    own_rest = torch.log1p(-own.exp().sum(-1).clamp(max=1 - tiny))
-    known_rest = log_rest.where(there, 0)
-    rest = (known_rest.exp() * (known_rest - own_rest)).where(there, 0)
-    nats = (log_p.exp() * (log_p - own)).sum(-1) + rest
-    return temperature**2 * nats.where(scored, 0).sum()
-
-
-def tempered(logits: Tensor, temperature: float) -> Tensor:
-    """log softmax(logits / T), in float32 or wider."""
-    return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)

@@ -22,9 +22,9 @@ from torch import Tensor
 from ritornello import folder
 from ritornello.data.batches import Batch
 from ritornello.errors import InputError
+from ritornello.ops.divergence import divergence_of_top
 from ritornello.ops.linear_loss import IGNORED
 from ritornello.state import State
-from ritornello.train.distill import divergence_of_top
 
 ARRAYS = ("ids", "log_p", "log_rest")
 
@@ -79,8 +79,8 @@ class Kept:
         ids, log_p, log_rest = (array[batch.places.numpy()] for array in self.arrays)
         known = torch.cat([torch.from_numpy(log_p), torch.from_numpy(log_rest)[..., None]], -1).to(logits.device).float().log_softmax(-1)
         chosen = torch.from_numpy(ids.astype(np.int64)).to(logits.device)
-        scored = batch.targets != IGNORED
-        return divergence_of_top(logits, chosen, known[..., :-1], known[..., -1], scored, self.temperature), state
+        nats = divergence_of_top(logits, chosen, known[..., :-1], known[..., -1], self.temperature)
+        return self.temperature**2 * nats.where(batch.targets != IGNORED, 0).sum(), state
 
 
 def _packed(array: np.ndarray) -> Tensor:
