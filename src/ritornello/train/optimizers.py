@@ -71,8 +71,8 @@ class Muon(torch.optim.Optimizer):
 
         M <- 0.95 M + 0.05 G      W <- (1 - lr decay) W - 0.2 lr sqrt(longer side) orthogonal(0.05 G + 0.95 M)
 
-    As torch.optim.Muon, but where there are threads to share the work, small matrices of one shape are orthogonalised together: each by
-    itself is too small to be cut.
+    As torch.optim.Muon, but small matrices of one shape are orthogonalised together: each by itself is too small to be cut between
+    threads, and calling takes as long as multiplying where a processor has units for matrices.
     """
 
     def __init__(self, weights: list[nn.Parameter], weight_decay: float):
@@ -85,8 +85,7 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 alike.setdefault(weight.shape, []).append(weight)
             for shape, weights in alike.items():
-                shared = torch.get_num_threads() > 1 or weights[0].device.type != "cpu"
-                most = max(1, TOGETHER // shape.numel()) if shared else 1
+                most = max(1, TOGETHER // shape.numel())
                 for first in range(0, len(weights), most):
                     self._move(weights[first : first + most], group)
 
