@@ -27,6 +27,7 @@ from ritornello.experiments.settings import RunConfig
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ROOT / "docs" / "results" / "runs.jsonl"
 STUDY, SUITE, CORPUS = "switches", "blimp-fast", "babymix-1m"
+PASS = 810  # steps of the base over the text once
 BASE: dict[str, Any] = {
     "mixer": "hgrn2",
     "dim": 192,
@@ -72,13 +73,17 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "foreseeable documents first": {"train": {"order": "surprisal"}},
     "short convolution": {"model": {"mixers": {"hgrn2": {"conv": 4}}}},
     "window on top": {"mixer": "hgrn2*3 window"},
+    "attention on top": {"mixer": "hgrn2*3 attention"},
+    "vocabulary of 2,048": {"vocab": 2048},
+    "vocabulary of 8,192": {"vocab": 8192},
     "head of its own": {"model": {"tied": False}},
 }
 
 
 def settings(name: str, seed: int, steps: int) -> dict[str, Any]:
-    """The settings of `ritornello run` for a switch: the base's, with its own over them."""
-    return _over(BASE, SWITCHES[name]) | {"seed": seed, "steps": steps}
+    """The settings of `ritornello run` for a switch: the base's, with its own over them. Other tokens get as many words, not steps."""
+    asked = _over(BASE, SWITCHES[name]) | {"seed": seed}
+    return asked | ({"steps": steps} if asked["vocab"] == BASE["vocab"] else {"epochs": steps / PASS})
 
 
 def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def settle(path: Path, corpus: str, name: str, seed: int, steps: int, console: C
     """The config of a run, its folder begun if it was not. InputError if it was begun with other steps."""
     if (path / "config.json").exists():
         config = from_dict(RunConfig, folder.read_config(path))
-        if config.train.steps != steps:
+        if config.train.steps != steps and "vocab" not in SWITCHES[name]:
             raise InputError(f"{path}: was begun with {config.train.steps} steps, not {steps}; choose another --out or the same --steps")
         return config
     asked = request(corpus=corpus, **settings(name, seed, steps))
@@ -141,7 +146,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="+", choices=sorted(SWITCHES), metavar="NAME", help=", ".join(SWITCHES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=810, help="of a run (default 810: one pass)")
+    parser.add_argument("--steps", type=int, default=PASS, help=f"of a run (default {PASS}: one pass)")
     parser.add_argument("--most", type=int, metavar="N", help="runs in this call, at most")
     parser.add_argument("--lines", type=Path, default=LINES, help="the file of lines (default docs/results/runs.jsonl)")
     parser.add_argument("--table", action="store_true", help="only say what the lines tell")
