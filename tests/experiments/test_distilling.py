@@ -22,7 +22,7 @@ from ritornello.evals.scoring import stream_nats
 from ritornello.evals.subject import CausalSubject
 from ritornello.experiments import lessons, writing
 from ritornello.experiments.console import Console
-from ritornello.experiments.distill import Distillation, unlike
+from ritornello.experiments.distill import Distillation, _path, unlike
 from ritornello.experiments.flops import forward_flop, training_flop
 from ritornello.experiments.lessons import enrol, open_teacher
 from ritornello.experiments.material import gather_again
@@ -185,6 +185,9 @@ def test_seeds_say_what_one_run_cannot(capsys, real_data):
     right = {run: rows[run]["scores"][suite] for run in runs}
     assert of_pairs["value"] == pytest.approx(sum(right[run] * (1 if run.startswith("student") else -1) for run in runs) / 2)
     assert gain["sentence"] in out
+    fifth = config("seeds/control-seed-2")
+    fifth = replace(fifth, train=replace(fifth.train, seed=5))  # as of another machine's --seed 5
+    assert _path(Distillation(teachers=("teacher",), seeds=2, out="more"), "control", fifth) == Path("more/control-seed-5")
     one = main(capsys, *words[:5], "--seed", 2, "--out", "alone", *LESS)
     assert one[0] == 0
     assert same("alone/student", "seeds/student-seed-2")

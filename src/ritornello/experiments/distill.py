@@ -1,7 +1,7 @@
 """Students of trained models, beside the control: what the same computation buys without a teacher.
 
     OUT/student              or student-alpha-0.25 ... for a grid, generation-1 ... for students of students; with several seeds each
-                             ends in -seed-1 ...
+                             ends in its own, -seed-1 ..., so that machines can share a study: --seed 5 on the second
     OUT/control              the last student's config with teach.alpha 0 and more steps: its training costs what the students'
                              training and their teachers' reading or writing cost together, within a step; one for each seed
     OUT/written              the corpus, where a teacher writes it
@@ -186,11 +186,11 @@ def _students(
         own = replace(config, teach=replace(config.teach, alpha=alpha))  # type: ignore[type-var]
         system = f"generation-{generation + 1}" if asked.generations > 1 else "student"
         system += f"-alpha-{alpha:g}" if len(asked.alphas) > 1 else ""
-        yield Pupil(system, nth, _path(asked, system, nth), own, material, _training(own) + _teaching(own, material.school) + drawn)
+        yield Pupil(system, nth, _path(asked, system, own), own, material, _training(own) + _teaching(own, material.school) + drawn)
 
 
-def _path(asked: Distillation, system: str, nth: int) -> Path:
-    return Path(asked.out) / (f"{system}-seed-{nth + 1}" if asked.seeds > 1 else system)
+def _path(asked: Distillation, system: str, config: RunConfig) -> Path:
+    return Path(asked.out) / (f"{system}-seed-{config.train.seed}" if asked.seeds > 1 else system)
 
 
 def _request(asked: Distillation, out: Path, jobs: int) -> Request:
@@ -291,7 +291,7 @@ def _control(asked: Distillation, done: list[Pupil], jobs: int, console: Console
         teach=replace(config.teach, alpha=0.0, hints=None),
         train=replace(config.train, steps=steps),
     )
-    return Pupil("control", last.nth, _path(asked, "control", last.nth), config, material, _training(config))
+    return Pupil("control", last.nth, _path(asked, "control", config), config, material, _training(config))
 
 
 def _training(config: RunConfig) -> float:

@@ -31,7 +31,7 @@ class Pupil(NamedTuple):
     """A run that is to be made."""
 
     system: str  # student, control, ...
-    nth: int  # seed
+    nth: int  # of the seeds
     path: Path
     config: RunConfig
     material: Material
