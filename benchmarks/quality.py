@@ -65,7 +65,7 @@ def add(out: Path, study: str) -> None:
     that no mean is over them.
     """
     lines = read(out / "results.jsonl")
-    if (out / "distill.json").exists():
+    if not (out / "results.json").exists():  # which a comparison has
         keep([line | {"study": study} for line in lines])
         return
     corpora = read_file(out / "results.json")["corpora"]

@@ -73,7 +73,6 @@ def test_of_a_comparison_the_runs_of_the_rate_taken_are_its_study(empty):
 
 
 def test_students_and_controls_are_a_study(empty):
-    (empty / "distill.json").write_text("{}")
     runs = [
         line(system, seed, 0.6 + (system == "student") / 100, study="distill") for system in ("student", "control") for seed in range(2)
     ]

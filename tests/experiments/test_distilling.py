@@ -28,6 +28,7 @@ from ritornello.experiments.lessons import enrol, open_teacher
 from ritornello.experiments.material import gather_again
 from ritornello.experiments.record import read
 from ritornello.experiments.settings import RunConfig
+from ritornello.jobs import spread
 from ritornello.train.distill import Live, TeachConfig
 from ritornello.train.hints import HintConfig
 from ritornello.train.teachers import Teachers
@@ -165,13 +166,13 @@ def test_seeds_say_what_one_run_cannot(capsys, real_data):
     words = ("distill", "--teacher", "teacher", "--steps", 3, "--seeds", 2, "--suite", "supplement", "--limit", 4, "--data", real_data)
     code, out, said = main(capsys, *words, "--jobs", 2, "--out", "seeds", *LESS)
     assert code == 0, said
-    runs = [f"{name}-seed-{nth}" for name in ("student", "control") for nth in (1, 2)]
-    assert [(config(f"seeds/{run}").train.seed, config(f"seeds/{run}").train.threads) for run in runs] == [(1, 1), (2, 1)] * 2
+    runs = [f"{name}-seed-{nth}" for nth in (1, 2) for name in ("student", "control")]
+    assert [(config(f"seeds/{run}").train.seed, config(f"seeds/{run}").train.threads) for run in runs] == [(1, 1), (1, 1), (2, 1), (2, 1)]
     for nth in (1, 2):
         assert set(unlike(*(config(f"seeds/{name}-seed-{nth}") for name in ("student", "control")))) == {"teach.alpha", "train.steps"}
     lines = read("seeds/results.jsonl")
     assert [(line["system"], line["seed"], line["name"]) for line in lines] == [
-        (run[:7], nth, run) for run, nth in zip(runs, (1, 2) * 2, strict=True)
+        (run[:7], nth, run) for run, nth in zip(runs, (1, 1, 2, 2), strict=True)
     ]
     found = json.loads(Path("seeds/distill.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
@@ -192,6 +193,19 @@ def test_seeds_say_what_one_run_cannot(capsys, real_data):
     assert one[0] == 0
     assert same("alone/student", "seeds/student-seed-2")
     assert "one run each says nothing of other seeds" in one[1]
+
+
+def test_a_study_that_is_stopped_for_good_leaves_the_lines_it_has(capsys, monkeypatch):
+    def stopped(*words):
+        yield next(spread(*words))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ritornello.experiments.distill.spread", stopped)
+    code, _, said = main(capsys, "distill", "--teacher", "teacher", "--steps", 2, "--seeds", 2, "--out", "cut", *LESS)
+    assert code == 130
+    assert "what is finished is kept in cut" in said
+    assert [line["name"] for line in read("cut/results.jsonl")] == ["student-seed-1"]
+    assert not Path("cut/distill.json").exists()
 
 
 def test_a_run_whose_numbers_run_out_leaves_no_mean(capsys):

@@ -97,21 +97,21 @@ def distill(asked: Distillation, console: Console | None = None, how: How = 1) -
         if asked.written is not None:
             request, drawn = _written(asked, request, out, console)
         done: list[Pupil] = []
+        changed: dict[str, list[Any]] = {}
         for generation in range(asked.generations):
             wave: list[Pupil] = []
             for nth in range(asked.seeds):
                 own = replace(request, seed=request.seed + nth * asked.generations + generation)
-                teachers = tuple(str(pupil.path) for pupil in done if pupil.nth == nth)[-1:] or asked.teachers
-                wave += _students(asked, own, teachers, nth, generation, drawn, console)
-            _train(wave, asked, shelf, console, how)
-            done += wave
-        changed: dict[str, list[Any]] = {}
-        if asked.control:
-            wave = [_control(asked, [pupil for pupil in done if pupil.nth == nth], jobs, console) for nth in range(asked.seeds)]
-            changed = unlike(done[-1].config, wave[-1].config)
+                before = [pupil for pupil in done if pupil.nth == nth]
+                teachers = tuple(str(pupil.path) for pupil in before)[-1:] or asked.teachers
+                students = list(_students(asked, own, teachers, nth, generation, drawn, console))
+                wave += students
+                if asked.control and generation == asked.generations - 1:
+                    wave.append(_control(asked, [*before, *students], jobs, console))
+                    changed = unlike(students[-1].config, wave[-1].config)
             for name, (was, now) in changed.items():
-                console.say(f"the control differs from {done[-1].name} in {name}: {now} instead of {was}")
-            _train(wave, asked, shelf, console, how)
+                console.say(f"the control differs from {wave[-2].name} in {name}: {now} instead of {was}")
+            _train(wave, done, asked, shelf, console, how)
             done += wave
         return _publish(asked, done, changed, jobs, console)
 
@@ -121,12 +121,17 @@ def _publish(asked: Distillation, done: list[Pupil], changed: dict[str, list[Any
     out, config, material = Path(asked.out), done[-1].config, done[-1].material
     if asked.written is not None and not asked.control:  # the text that was read, which a control has
         config, material, _ = prepare(_request(asked, out, jobs), console, time.monotonic())
-    base = done[0].config
-    lines = [record(pupil.path, "distill", pupil.system, base=base, failed=pupil.failed) | {"flop": pupil.flop} for pupil in done]
-    found = gains.results(done, lines, config, material, console) | {"differences": changed}
-    folder.write_bytes(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    found = gains.results(done, _note(out, done), config, material, console) | {"differences": changed}
     folder.write_json(out / "distill.json", found)
     return found
+
+
+def _note(out: Path, done: list[Pupil]) -> list[dict[str, Any]]:
+    """Write the lines of these runs, so that a study that is stopped for good leaves what it has."""
+    base = done[0].config
+    lines = [record(pupil.path, "distill", pupil.system, base=base, failed=pupil.failed) | {"flop": pupil.flop} for pupil in done]
+    folder.write_bytes(out / "results.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    return lines
 
 
 def asked_of(options: dict[str, Any]) -> Distillation:
@@ -246,8 +251,8 @@ def _written(asked: Distillation, request: Request, out: Path, console: Console)
     return own, tokens * _forward(subject.model, subject.window)
 
 
-def _train(pupils: list[Pupil], asked: Distillation, shelf: str | None, console: Console, how: How) -> None:
-    """Train and score what is not trained and scored. InputError if something else lies there."""
+def _train(pupils: list[Pupil], before: list[Pupil], asked: Distillation, shelf: str | None, console: Console, how: How) -> None:
+    """Train and score what is not trained and scored, and note each beside those `before`. InputError if something else lies there."""
     jobs = {Job(pupil.path.resolve(), asked.suites, (), shelf, asked.limit): pupil for pupil in pupils}
     chosen = sources(asked.suites, Path(shelf)) if shelf is not None else []
     expected = expectations(chosen, asked.limit)
@@ -259,6 +264,7 @@ def _train(pupils: list[Pupil], asked: Distillation, shelf: str | None, console:
         else:
             begin(pupil.path, pupil.config, pupil.material)
     left = [job for job in jobs if not finished(job, expected)]
+    ready = set(jobs) - set(left)
 
     def told() -> Iterator[Job]:
         for job in left:
@@ -269,12 +275,14 @@ def _train(pupils: list[Pupil], asked: Distillation, shelf: str | None, console:
     threads = max((pupil.config.train.threads for pupil in pupils), default=1)
     with closing(spread(worker(how, console), told(), how, threads)) as results:
         for number, (job, _) in enumerate(results, 1):
+            ready.add(job)
+            _note(Path(asked.out), [*before, *(pupil for each, pupil in jobs.items() if each in ready)])
             if len(left) > 1:
                 console.say(f"{number} of {len(left)}: {jobs[job].name}{f' failed: {jobs[job].failed}' if jobs[job].failed else ''}")
 
 
 def _control(asked: Distillation, done: list[Pupil], jobs: int, console: Console) -> Pupil:
-    """A seed's last student without its teachers, and steps for all that was computed for it: by each generation, but by one of a grid."""
+    """A seed's last student without its teachers, and steps for all that is computed for it: by each generation, but by one of a grid."""
     last = done[-1]
     config, material = last.config, last.material
     if asked.written is not None:
