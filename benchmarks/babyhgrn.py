@@ -43,15 +43,20 @@ COMMANDS = {  # by study: what makes its runs from a fresh clone with RITORNELLO
     "equal-words": """ritornello data build recipes/data/babymix.toml --out corpora/babymix-1m
 ritornello compare corpora/babymix-1m --recipe recipes/studies/equal-words.toml --jobs 2 --out studies/equal-words
 python -m benchmarks.quality --add studies/equal-words --study equal-words""",
+    "cpu-100min": """ritornello data build recipes/data/babymix-all.toml --out corpora/babymix-all
+ritornello run --recipe recipes/cpu-100min.toml --out runs/cpu-100min
+ritornello evaluate runs/cpu-100min --suite blimp,supplement,ewok
+python -m benchmarks.quality --record runs/cpu-100min --study cpu-100min --system hgrn2""",
     "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --out studies/switches""",
 }
 NEXT = """## What comes next
 
-- Eight seeds of every system, then 10M words for the two best.
-- Distillation with eight seeds. A teacher's likeliest tokens are read once and kept (`--cache`), so a student that reads the text several
-  times pays little for them, and its control gains few steps.
+- Eight seeds of every system (`--first-seed` goes on from those there are), then 10M words for the two best.
+- Distillation with eight seeds, where more steps alone give little: students of four passes over a million words, two or three teachers of
+  another seed that have read it as often, their likeliest tokens read once and kept (`--cache 16`). In a single pass a control's
+  further steps are likely worth more than a teacher.
 - The switches one at a time (`python -m benchmarks.ablations`), over several passes too: one pass says little of dropout and averages.
-- The recipes for two cores on faster ones: on ours a core came to about 80 GFLOP/s of a run (PFLOP by time in the log).
+- The default plan: it weighs held-out loss, by which small models that read much are best, and minimal pairs gain by larger ones.
 """
 TRIED = ": rates tried"  # behind the name of a study: its runs of rates that were not taken
 
