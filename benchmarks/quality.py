@@ -1,7 +1,7 @@
 """docs/results/runs.jsonl: a line for every run of the studies, and the pages that are made from it: log.md and babyhgrn.md.
 
 python -m benchmarks.quality --add OUT --study NAME                            the runs of `ritornello compare` or `ritornello distill`
-python -m benchmarks.quality --record RUN --study NAME --system NAME           one run folder, with its evaluation/
+python -m benchmarks.quality --record RUN --study NAME --system NAME           one run folder, with its evaluation/, and --also OUT
 python -m benchmarks.quality --overlap FILE.json                               of `ritornello data inspect CORPUS --overlap all --json`
 python -m benchmarks.quality --render | --check                               write the pages, or tell where they are not what the lines say
 """
@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, metavar="RUN")
     parser.add_argument("--study")
     parser.add_argument("--system")
+    parser.add_argument("--also", action="append", default=[], type=Path, metavar="OUT", help="an evaluation of it by another protocol")
     parser.add_argument("--base", type=Path, metavar="RUN", help="the run whose config differences are told from")
     parser.add_argument("--flop", type=float, help="of training, where teachers computed too")
     parser.add_argument("--failed", metavar="WHY")
@@ -111,7 +112,7 @@ def main() -> None:
             if not options.system:
                 parser.error("--record needs a --system")
             base = read_config(options.base) if options.base else None
-            line = record(options.record, options.study, options.system, base=base, failed=options.failed)
+            line = record(options.record, options.study, options.system, base=base, failed=options.failed, also=options.also)
             keep([line | ({"flop": options.flop} if options.flop else {})])
         if options.overlap:
             keep_overlap([read_file(options.overlap)])

@@ -137,8 +137,20 @@ def test_the_table_has_theirs_beside_ours_and_failed_seeds():
     assert "| hgrn2 | 67.05 | 360M | 3M | 1M | 3 | 64.1 ± 0.1 [" in page
     assert "| mamba | 64.44 | 350M | 3M | 1M | 3 of 4 | 59.9 ± 0.1 [" in page
     assert "- hgrn2 above mamba on BLiMP, filtered: +4.2 points [" in page
-    assert "| **hgrn2** (architectures) | babymix | 1M seen | 3 | 64.1 ± 0.1 [" in page
+    assert "| **hgrn2** (architectures) | babymix | 1M seen | 3 |  | 64.1 ± 0.1 [" in page
     assert "- BLiMP supplement, filtered; EWoK, filtered; BEAR; GLUE: no run of ours was scored on them" in page
+
+
+def test_ours_stand_where_the_protocol_of_the_published_ones_puts_them():
+    both = line("hgrn2", 0, 0.665)
+    both["scores"]["blimp (official-2024)"] = 0.691
+    both["subtasks"]["blimp (official-2024)"] = {"one": 0.7, "two": 0.682}
+    page = babyhgrn.render([both, line("mamba", 0, 0.68)], {})
+    ranked = [row.split(" | ")[0] for row in page.split("## Where that stands")[1].splitlines() if row.startswith("| ")]
+    ours = ranked.index("| **hgrn2** (architectures)")
+    assert ranked[ours - 1].startswith("| BabyHGRN 1.0B (")
+    assert ranked[ours + 1] == "| **mamba** (architectures)"
+    assert "| 69.1 | 66.5 |" in page
 
 
 def test_the_n_gram_and_the_commands_stand_with_a_study():

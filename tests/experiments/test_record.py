@@ -60,6 +60,20 @@ def test_a_line_says_what_the_folder_says(run):
     assert record(run, "trial", "hgrn2", name="first")["name"] == "first"
 
 
+def test_another_protocol_stands_beside(run, tmp_path):
+    other = json.loads((run / "evaluation" / "results.json").read_text())
+    other["subject"]["protocol"] = "official-2024"
+    other["rows"] = [row | {"value": 0.25} for row in other["rows"] if row["suite"] == "pairs"]
+    (tmp_path / "results.json").write_text(json.dumps(other))
+    line, alone = record(run, "trial", "hgrn2", also=[tmp_path]), record(run, "trial", "hgrn2")
+    assert line["scores"] == alone["scores"] | {"pairs (official-2024)": 0.25}
+    assert line["subtasks"] == alone["subtasks"] | {"pairs (official-2024)": {"word_order": 0.25, "agreement": 0.25}}
+    other["subject"]["sha256"] = "0" * 64
+    (tmp_path / "results.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match="with other weights"):
+        record(run, "trial", "hgrn2", also=[tmp_path])
+
+
 def test_the_config_is_told_as_what_differs(run):
     config = from_dict(RunConfig, folder.read_config(run))
     told = record(run, "trial", "hgrn2")["config"]

@@ -37,11 +37,13 @@ def record(
     name: str | None = None,
     base: RunConfig | Mapping[str, Any] | None = None,
     failed: str | None = None,
+    also: Iterable[str | Path] = (),
 ) -> dict[str, Any]:
     """The line of a run folder; what was evaluated is read from its `evaluation` folder, if there is one.
 
-    `name` tells the runs of a system apart, and is the folder's if not given; `base` is the config that differences are told from, the
-    package's defaults if not given; `failed` says why there is no result. InputError for a run that has neither results nor a reason.
+    `also`: folders of further evaluations of the run, by other protocols, whose scores are called "blimp (official-2024)". `name` tells
+    the runs of a system apart, and is the folder's if not given; `base` is the config that differences are told from, the package's
+    defaults if not given; `failed` says why there is no result. InputError for a run that has neither results nor a reason.
     """
     path = Path(run)
     config = from_dict(RunConfig, folder.read_config(path))
@@ -50,7 +52,14 @@ def record(
     made_by, results = _read(path / "provenance.json"), _read(path / "results.json")
     log = _last(path / "log.jsonl")
     steps = config.train.steps if results else int(log.get("step", 0))
-    scores, subtasks = _scores(results.get("headline", {}), results.get("rows", []), _read(path / "evaluation" / "results.json"))
+    evaluation = _read(path / "evaluation" / "results.json")
+    scores, subtasks = _scores(results.get("headline", {}), results.get("rows", []), evaluation)
+    for each in also:
+        more = read_file(Path(each) / "results.json")
+        if more["subject"]["sha256"] != (evaluation or more)["subject"]["sha256"]:
+            raise InputError(f"{each}: an evaluation of {more['subject']['name']} with other weights, not of {path}")
+        for known, found in zip((scores, subtasks), _scores({}, [], more), strict=True):
+            known |= {f"{name} ({more['subject']['protocol']})": value for name, value in found.items()}
     return {
         "study": study,
         "name": name or path.name,
