@@ -141,7 +141,7 @@ def test_differences_and_what_can_be_said():
     assert first == "On blimp hgrn2 has the best mean, 65.5 %, and is better than tall; it cannot be told apart from lstm."
     assert second.startswith("On held-out text hgrn2 has the best mean, 2.010, and is better than lstm and tall.")
     assert "6 comparisons at 95 %" in chance
-    assert rates == "Rates were not tuned: for any of the systems there may be a better one."
+    assert rates == "Rates were not tuned here: for any of the systems there may be a better one."
     assert "chosen by bits per byte" in corpus(rates="0.1,0.01")["conclusions"][-1]
     assert "chosen by the benchmarks" in corpus(rates="0.1,0.01", select="benchmark", suites=("blimp",))["conclusions"][-1]
     one = corpus([each for each in LINES if each["seed"] == 0], seeds=1)["conclusions"]

@@ -41,7 +41,7 @@ HELD_OUT, BASELINE = "bits_per_byte", "ngram_bits_per_byte"
 RATES = {  # what is to be said of how the rates came about
     "held-out": "Rates were chosen by bits per byte of the held-out text that is told here, with the first seed, which counts too.",
     "benchmark": "Rates were chosen by the benchmarks that are told here, with the first seed: new items would give less.",
-    None: "Rates were not tuned: for any of the systems there may be a better one.",
+    None: "Rates were not tuned here: for any of the systems there may be a better one.",
 }
 
 
