@@ -13,6 +13,7 @@ from ritornello.experiments.plan import _fixed, in_steps
 from ritornello.experiments.record import read
 from ritornello.experiments.run import dry_run, request
 from ritornello.experiments.settings import Request
+from ritornello.experiments.study import study
 from ritornello.model import LMConfig, parameters
 from ritornello.train.loop import TrainConfig
 
@@ -54,6 +55,8 @@ def test_every_shape_of_the_study_is_held_by_a_count():
 
 
 def test_the_tuned_study_is_the_study_with_the_rates_that_its_runs_took():
+    some = study(RECIPES / "studies" / "equal-words-tuned.toml", systems=["transformer"], corpora=["text"])
+    assert some.request("transformer").mixer == "attention"
     whole, tuned = (tomllib.loads((RECIPES / "studies" / f"{name}.toml").read_text()) for name in ("equal-words", "equal-words-tuned"))
     rates = {name: tuned["system"][name].pop("lr") for name in whole["systems"]}
     assert whole.pop("rates") == "auto"

@@ -136,6 +136,9 @@ def study(recipe: Path | None = None, overrides: tuple[str, ...] = (), **given: 
     """A Study from a TOML file, settings that are not None, and `a.b=c` settings of all runs, later ones over earlier ones."""
     table = read_file(recipe) if recipe is not None else {}
     table |= {name: value for name, value in given.items() if value is not None}
+    if recipe is not None and given.get("systems"):  # some of the recipe's systems leave the settings of the others behind
+        kept = {name: own for name, own in table.get("system", {}).items() if name in table["systems"]}
+        table |= {"system": kept}
     return from_dict(Study, override(table, [f"run.{assignment}" for assignment in overrides]))
 
 
