@@ -46,7 +46,8 @@ ritornello compare corpora/babymix-1m --recipe recipes/studies/equal-words.toml 
 python -m benchmarks.quality --add studies/equal-words --study equal-words""",
     "cpu-100min": """ritornello data build recipes/data/babymix-all.toml --out corpora/babymix-all
 ritornello run --recipe recipes/cpu-100min.toml --out runs/cpu-100min
-ritornello evaluate runs/cpu-100min --suite blimp,supplement,ewok
+ritornello data build recipes/data/babymix-dev.toml --out corpora/dev-cleaned
+ritornello evaluate runs/cpu-100min --suite blimp,supplement,ewok --text corpora/dev-cleaned
 ritornello evaluate runs/cpu-100min --suite blimp --protocol official-2024 --out runs/cpu-100min-2024
 python -m benchmarks.quality --record runs/cpu-100min --also runs/cpu-100min-2024 --study cpu-100min --system hgrn2""",
     "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --out studies/switches""",
@@ -58,7 +59,7 @@ NEXT = """## What comes next
   another seed that have read it as often, their likeliest tokens read once and kept (`--cache 16`). In a single pass a control's
   further steps are likely worth more than a teacher.
 - The switches one at a time (`python -m benchmarks.ablations`), over several passes too: one pass says little of dropout and averages.
-- The default plan: it weighs held-out loss, by which small models that read much are best, and minimal pairs gain by larger ones.
+- The default plan: it weighs held-out loss, by which small models that read much are best, and minimal pairs seem to gain by larger ones.
 """
 TRIED = ": rates tried"  # behind the name of a study: its runs of rates that were not taken
 

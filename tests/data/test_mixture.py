@@ -213,4 +213,5 @@ def test_the_plans_of_the_recipes():
         assert all(source.clean == () or source.clean[-1] == "whitespace" for source in plan.sources.values())
     babylm = [29, 26, 20, 15, 8, 1]
     pile = [49.00, 30.79, 9.46, 2.61, 1.87, 1.43, 1.18, 3.65]
-    assert shares == {"babylm": babylm, "babymix": babylm, "babymix-all": [29, 21, 11.5, 16.5, 12, 9], "pile": pile}
+    whole = [29, 21, 11.5, 16.5, 12, 9]
+    assert shares == {"babylm": babylm, "babymix": babylm, "babymix-all": whole, "babymix-dev": whole, "pile": pile}
