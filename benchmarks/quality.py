@@ -48,12 +48,26 @@ def render() -> None:
 
 def keep(lines: Sequence[dict[str, Any]]) -> None:
     """Put lines of runs among those there are, without what only a comparison's page wants. A run that was there is told anew: its study
-    may have grown since, or its scores.
+    may have grown since, or its scores. InputError if runs of one system would then differ in more than the seed: no mean is over them.
     """
     found = [{key: line[key] for key in KEYS} for line in lines]
     new = {_key(line) for line in found}
     kept = [line for line in read(FOLDER / "runs.jsonl") if _key(line) not in new] + found
+    first: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in kept:
+        if not line["study"].endswith(babyhgrn.TRIED):
+            other = first.setdefault((line["study"], line["system"], line["corpus"]), line)
+            if unlike := sorted(name for name, value in _settings(line) ^ _settings(other)):
+                raise InputError(
+                    f"{line['name']}: {line['system']} of {line['study']} with another {unlike[0]} than {other['name']}; "
+                    "give it another --study, or another --system"
+                )
     write_bytes(FOLDER / "runs.jsonl", "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in kept).encode())
+
+
+def _settings(line: dict[str, Any]) -> set[tuple[str, str]]:
+    """What the runs of a system have in common; born-again students have teachers of their own seed."""
+    return {(name, repr(value)) for name, value in line["config"].items() if name not in ("train.seed", "teach.teachers")}
 
 
 def _key(line: dict[str, Any]) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from benchmarks import babyhgrn, log, quality
+from ritornello.errors import InputError
 from ritornello.experiments.record import read
 
 
@@ -70,6 +71,16 @@ def test_of_a_comparison_the_runs_of_the_rate_taken_are_its_study(empty):
     assert [each["words"] for each in read(empty / "runs.jsonl")] == [7] * 4, "scored once more, they take the place of what they were"
     assert [each["name"] for each in read(empty / "runs.jsonl")] == [each["name"] for each in kept]
     assert all(set(each) == set(quality.KEYS) for each in kept)
+
+
+def test_runs_of_one_system_differ_in_their_seeds_alone(empty):
+    quality.keep([line("hgrn2", 0, **{"train.seed": 0, "model.dim": 192}), line("mamba", 0)])
+    quality.keep([line("hgrn2", 1, **{"train.seed": 1, "model.dim": 192})])
+    before = (empty / "runs.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"hgrn2-2: hgrn2 of architectures with another model.dim than hgrn2-0; give it another --study"):
+        quality.keep([line("hgrn2", 2, **{"model.dim": 200})])
+    assert (empty / "runs.jsonl").read_bytes() == before
+    quality.keep([line("hgrn2", 2, **{"model.dim": 200}) | {"study": "another"}])
 
 
 def test_students_and_controls_are_a_study(empty):

@@ -250,7 +250,10 @@ def _add_compare(subparsers: Any) -> None:
     )  # fmt: skip
     texts = "texts, as `ritornello run` takes them, and settings of all runs, such as length=128; or OUT alone, to go on"
     compare.add_argument("corpora", nargs="*", metavar="CORPUS|KEY=VALUE", help=texts)
-    meaning = "with commas between: patterns of layers, such as 'hgrn2*5 attention', or names in the recipe (default hgrn2,lstm,attention)"
+    meaning = (
+        "with commas between: patterns of layers, such as 'hgrn2*5 attention' (default hgrn2,lstm,attention); or some of the recipe's, "
+        "which keep the shapes they have among all of them"
+    )
     compare.add_argument("--systems", metavar="NAMES", help=meaning)
     compare.add_argument("--seeds", type=int, metavar="N", help="runs of each (default 3)")
     meaning = "number of the first (default 0): with it machines share a study, as --first-seed 4 on the second"

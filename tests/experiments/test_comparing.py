@@ -164,6 +164,16 @@ def test_without_a_size_the_first_system_sets_it(place, tmp_path):
     assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
 
 
+@pytest.mark.parametrize("size", ["60k", None])
+def test_some_of_the_systems_have_the_shape_they_have_among_all(place, tmp_path, size):
+    given = {"systems": ["mingru", "attention", "hgrn2"], "parameters": size}
+    whole = {each.system: each.config for each in entrants(place, tmp_path, **given)}
+    (alone,) = entrants(place, tmp_path, only=["attention"], **given)
+    assert alone.config == whole["attention"]
+    by_itself = entrants(place, tmp_path, systems=["attention"], parameters=size)[0]
+    assert by_itself.config.model != alone.config.model, "or the first system has no say in the shape"
+
+
 def test_one_tokenizer_made_once(place, tmp_path, monkeypatch):
     bpe = RUN | {"tokenizer": "bpe", "vocab": 300}
     first = entrants(place, tmp_path, run=bpe)

@@ -8,6 +8,7 @@ import pytest
 
 import ritornello
 from ritornello import folder
+from ritornello.errors import InputError
 from ritornello.experiments.console import Console
 from ritornello.experiments.plan import _fixed, in_steps
 from ritornello.experiments.record import read
@@ -55,8 +56,6 @@ def test_every_shape_of_the_study_is_held_by_a_count():
 
 
 def test_the_tuned_study_is_the_study_with_the_rates_that_its_runs_took():
-    some = study(RECIPES / "studies" / "equal-words-tuned.toml", systems=["transformer"], corpora=["text"])
-    assert some.request("transformer").mixer == "attention"
     whole, tuned = (tomllib.loads((RECIPES / "studies" / f"{name}.toml").read_text()) for name in ("equal-words", "equal-words-tuned"))
     rates = {name: tuned["system"][name].pop("lr") for name in whole["systems"]}
     assert whole.pop("rates") == "auto"
@@ -64,6 +63,16 @@ def test_the_tuned_study_is_the_study_with_the_rates_that_its_runs_took():
     assert tuned == whole
     taken = [line for line in read(RECIPES.parent / "docs" / "results" / "runs.jsonl") if line["study"] == "equal-words"]
     assert {(line["system"], line["config"]["train.lr"]) for line in taken} == set(rates.items())
+
+
+def test_a_part_of_a_study_and_other_systems_in_its_place():
+    recipe = RECIPES / "studies" / "equal-words-tuned.toml"
+    some = study(recipe, systems=["transformer"], corpora=["text"])
+    assert (some.only, some.systems[0], some.request("transformer").mixer) == (("transformer",), "hgrn2", "attention")
+    other = study(recipe, systems=["transformer", "rwkv7"], corpora=["text"])
+    assert (other.only, other.systems, set(other.system)) == ((), ("transformer", "rwkv7"), {"transformer"})
+    with pytest.raises(InputError, match="rwkv8"):
+        study(systems=["hgrn2"], only=["rwkv8"], corpora=["text"])
 
 
 @pytest.fixture

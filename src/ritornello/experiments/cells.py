@@ -162,6 +162,8 @@ def contestants(asked: Study, out: Path, jobs: int, console: Console) -> list[Co
             config = plan(request, material, _checks(request), 0, lambda: 0.0)
             if target is None:
                 target = parameters(config.model, embedding=asked.embedding)
+            if asked.only and system not in asked.only:
+                continue
             try:
                 model = match(config.model, target, embedding=asked.embedding)
             except InputError as error:

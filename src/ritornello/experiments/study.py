@@ -54,6 +54,7 @@ class Study:
 
     corpora: tuple[str, ...] = ()
     systems: tuple[str, ...] = ("hgrn2", "lstm", "attention")
+    only: tuple[str, ...] = ()  # of the systems: those that are run here, in the shapes they have among all; none: all
     seeds: int = 3  # runs of each
     first_seed: int = 0  # theirs are first_seed, first_seed + 1, ...: so a study can be shared between machines
     budget: str = "words=1M"  # of one run: words=1M, flop=1e15 or minutes=5
@@ -79,7 +80,7 @@ class Study:
             raise InputError(f"first_seed: {self.first_seed} is negative; seeds begin at 0")
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit: {self.limit} is less than 1")
-        for name in self.system:
+        for name in (*self.system, *self.only):
             if name not in self.systems:
                 raise unknown("system", name, self.systems)
         if self.select == "benchmark" and not self.suites:
@@ -133,12 +134,16 @@ class Study:
 
 
 def study(recipe: Path | None = None, overrides: tuple[str, ...] = (), **given: Any) -> Study:
-    """A Study from a TOML file, settings that are not None, and `a.b=c` settings of all runs, later ones over earlier ones."""
+    """A Study from a TOML file, settings that are not None, and `a.b=c` settings of all runs, later ones over earlier ones. `systems`
+    that are all among the file's are the only ones to be run; others take the place of the file's.
+    """
     table = read_file(recipe) if recipe is not None else {}
-    table |= {name: value for name, value in given.items() if value is not None}
-    if recipe is not None and given.get("systems"):  # some of the recipe's systems leave the settings of the others behind
-        kept = {name: own for name, own in table.get("system", {}).items() if name in table["systems"]}
-        table |= {"system": kept}
+    given = {name: value for name, value in given.items() if value is not None}
+    if (named := given.get("systems")) and set(named) <= set(table.get("systems", ())):
+        given["only"] = given.pop("systems")
+    elif named:
+        table["system"] = {name: own for name, own in table.get("system", {}).items() if name in named}
+    table |= given
     return from_dict(Study, override(table, [f"run.{assignment}" for assignment in overrides]))
 
 
