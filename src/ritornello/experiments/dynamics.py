@@ -13,8 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ritornello import folder, provenance
 from ritornello.analysis.dynamics import HELD_OUT, TRAINING, Line, render
 from ritornello.analysis.learning import read_log
@@ -22,7 +20,7 @@ from ritornello.analysis.phenomena import phenomenon
 from ritornello.config import to_dict
 from ritornello.errors import InputError
 from ritornello.experiments.console import Console
-from ritornello.experiments.machine import fastest_gemm, matrix_products, pick_device
+from ritornello.experiments.machine import fast_reading, pick_device
 from ritornello.experiments.subjects import at_words, open_subject
 from ritornello.experiments.suites import data_folder, evaluate_sources, own_files, sources
 from ritornello.mixers.layers import describe
@@ -69,7 +67,7 @@ def dynamics(
     for number, moment in enumerate(asked, 1):
         console.say(f"checkpoint {number} of {len(asked)}: {moment.run} at {folder.words_name(moment.words)} words")
         kept = out / "checkpoints" / f"{moment.run}@{folder.words_name(moment.words)}"
-        with matrix_products(fastest_gemm(torch.get_num_threads())):
+        with fast_reading():
             report = evaluate_sources(open_subject(moment.spec, protocol, place), chosen, kept, console, limit)
         data_sums |= report.made_by.data
         table += [_line(moment, to_dict(row)) for row in report.rows if row.by == "model"]

@@ -7,6 +7,7 @@ the next of them. It is known by the teachers, the corpus, both tokenizers and t
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ritornello.errors import InputError
 from ritornello.evals.scoring import stream, token_nats
 from ritornello.evals.subject import CausalSubject
 from ritornello.experiments.console import Console
+from ritornello.experiments.machine import fast_reading
 from ritornello.experiments.subjects import open_subject
 from ritornello.model import LM
 from ritornello.train import kept
@@ -191,9 +193,10 @@ def _files(root: Path, sizes: Sequence[int], make: Callable[[Path, range], None]
             first, held = row + 1, 0
     paths = [root / f"{group.start:09d}-{group.stop:09d}.safetensors" for group in groups]
     missing = [(path, group) for path, group in zip(paths, groups, strict=True) if not path.exists()]
-    for number, (path, group) in enumerate(missing):
-        console.progress(f"the teachers read the training text: part {len(paths) - len(missing) + number + 1} of {len(paths)}")
-        make(path, group)
+    with fast_reading() if missing else nullcontext():
+        for number, (path, group) in enumerate(missing):
+            console.progress(f"the teachers read the training text: part {len(paths) - len(missing) + number + 1} of {len(paths)}")
+            make(path, group)
     if missing:
         nbytes = sum(path.stat().st_size for path in paths)
         console.say(f"what the teachers make of the training text is kept: {nbytes / 1e6:,.1f} MB for {sum(sizes):,} places")

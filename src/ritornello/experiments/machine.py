@@ -82,6 +82,14 @@ def fastest_gemm(threads: int) -> Gemm:
     return "onednn" if own > LEAST_GAIN * other else "torch"
 
 
+@contextmanager
+def fast_reading() -> Iterator[Gemm]:
+    """For work that reads much text with trained models: freed memory is kept, and who multiplies fastest here does. Yields who."""
+    keep_freed_memory()
+    with matrix_products(fastest_gemm(torch.get_num_threads())) as gemm:
+        yield gemm
+
+
 @functools.cache
 def onednn_error() -> float:
     """The relative error of float32 products by oneDNN on this processor, in the layouts of training; infinite where torch lacks oneDNN."""

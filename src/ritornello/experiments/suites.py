@@ -17,8 +17,6 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ritornello import folder, provenance
 from ritornello.analysis.evaluation_page import render
 from ritornello.config import from_dict, read_file, to_dict
@@ -34,7 +32,7 @@ from ritornello.evals.subject import Subject
 from ritornello.evals.suite import RULES, SUITES, Suite, Task, digest, only, suite
 from ritornello.evals.text import text_suite
 from ritornello.experiments.console import Console, clock
-from ritornello.experiments.machine import fastest_gemm, matrix_products, pick_device
+from ritornello.experiments.machine import fast_reading, pick_device
 from ritornello.experiments.predictions import write_predictions
 from ritornello.experiments.subjects import of_run, open_subject
 from ritornello.folder import Loaded
@@ -111,7 +109,7 @@ def evaluate(
     place = pick_device(device)
     subject = of_run(model, protocol) if isinstance(model, Loaded) else open_subject(str(model), protocol, place)
     console = console or Console(quiet=True)
-    with matrix_products(fastest_gemm(torch.get_num_threads())):
+    with fast_reading():
         report = evaluate_sources(subject, chosen, None if out is None else Path(out), console, limit)
     if predictions is not None and out is not None:
         for lacking in write_predictions(Path(out), Path(predictions), data_folder(data)):

@@ -77,7 +77,8 @@ class Kept:
     def __call__(self, batch: Batch, logits: Tensor, state: State) -> tuple[Tensor, State]:
         assert batch.places is not None, "batches of a corpus say their places"
         ids, log_p, log_rest = (array[batch.places.numpy()] for array in self.arrays)
-        known = torch.cat([torch.from_numpy(log_p), torch.from_numpy(log_rest)[..., None]], -1).to(logits.device).float().log_softmax(-1)
+        whole = np.concatenate([log_p, log_rest[..., None]], -1)
+        known = torch.from_numpy(whole).to(logits.device).float().log_softmax(-1)
         chosen = torch.from_numpy(ids.astype(np.int64)).to(logits.device)
         nats = divergence_of_top(logits, chosen, known[..., :-1], known[..., -1], self.temperature)
         return self.temperature**2 * nats.where(batch.targets != IGNORED, 0).sum(), state
