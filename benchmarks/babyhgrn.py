@@ -162,14 +162,25 @@ def _distilled(study: str, lines: Sequence[Line]) -> str | None:
         return None
     published = {each.system: each.scores["blimp"] for each in PUBLISHED if each.words == "10M"}
     gain = 100 * (published[TAUGHT] - published[UNTAUGHT])
+    suites = [suite for suite in (benchmark(lines), "bits_per_byte") if suite]
+    head = ["system", "parameters", "words seen", "steps", "PFLOP", "seeds", *(_named(suite) for suite in suites)]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for system in dict.fromkeys(line["system"] for line in lines):
+        own = [line for line in lines if line["system"] == system]
+        sizes = [number(max(line[key] for line in own)) for key in ("parameters", "words", "steps")]
+        sizes += [number(max(line["flop"] for line in own) / 1e15)]
+        went = str(sum(line["failed"] is None for line in own))
+        rows.append([system, *sizes, went, *(_mean(scores(own, suite).get(system), suite) for suite in suites)])
     text = [
         f"## Distillation: {study}",
         "",
         f"Theirs, 10M words of the Pile, 1.0B parameters, without a control of equal FLOP: {gain:+.1f} points of BLiMP.",
         "",
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        "PFLOP are of training; a student's hold its teachers' reading, and its control spends as many.",
+        "",
     ]
-    flop = {name: number(max(line["flop"] for line in lines if line["system"] == name)) for name in (*students, "control")}
-    text += [f"FLOP, the teacher's among them: {', '.join(f'{name} {value}' for name, value in flop.items())}.", ""]
     for suite, metric in ((benchmark(lines), "accuracy"), ("bits_per_byte", "bits per byte")):
         found = scores(lines, suite) if suite else {}
         what = "held-out text" if suite == "bits_per_byte" else title(suite or "")
@@ -177,6 +188,10 @@ def _distilled(study: str, lines: Sequence[Line]) -> str | None:
             if name in found and "control" in found:
                 text.append(f"- {conclude(name, 'control', difference(found[name], found['control']), what, metric)}")
     return "\n".join([*text, ""])
+
+
+def _named(suite: str) -> str:
+    return "bits per byte" if suite == "bits_per_byte" else title(suite)
 
 
 def _standing(lines: Sequence[Line]) -> str:

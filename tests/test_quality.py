@@ -175,6 +175,7 @@ def test_the_n_gram_and_the_commands_stand_with_a_study():
 def test_students_stand_beside_their_control():
     students = [line("student", seed, 0.66 + seed / 1000, study="taught") for seed in range(3)]
     page = babyhgrn.render([*students, *(line("control", seed, 0.62 + seed / 1000, study="taught") for seed in range(3))], {})
+    assert "| student | 3M | 1M | 500 | 2 | 3 | 66.1 ± 0.1 [" in page
     assert "1.0B parameters, without a control of equal FLOP: +2.7 points of BLiMP." in page
     assert "- student above control on BLiMP, filtered: +4.0 points [+4.0, +4.0], 3 seeds each." in page
     assert "- student below control on held-out text: −0.040 bits per byte [−0.040, −0.040], 3 seeds each; lower is better." in page

@@ -104,7 +104,8 @@ def distill(asked: Distillation, console: Console | None = None, how: How = 1) -
                 own = replace(request, seed=request.seed + nth * asked.generations + generation)
                 before = [pupil for pupil in done if pupil.nth == nth]
                 teachers = tuple(str(pupil.path) for pupil in before)[-1:] or asked.teachers
-                students = list(_students(asked, own, teachers, nth, generation, drawn, console))
+                tells = console if nth == 0 else Console(quiet=True)  # the text is the same for every seed
+                students = list(_students(asked, own, teachers, nth, generation, drawn, tells))
                 wave += students
                 if asked.control and generation == asked.generations - 1:
                     wave.append(_control(asked, [*before, *students], jobs, console))
