@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
+
+# Before torch: threads that wait for one another must sleep, or a test on two of them takes a hundred times as long beside other work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
 
 settings.register_profile("here", deadline=None, max_examples=20, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")

@@ -94,16 +94,17 @@ def test_causal(name, length, at):
 @given(length=lengths, seed=st.integers(0, 99))
 def test_reset(name, impl, length, seed):
     """Each row, cut by hand at its resets and gone on from a fresh state, gives what one call with `reset` gives."""
-    by_token = "split" in mixer(BUILDS[name][1]).laws  # else a document has to stay whole
-    module = build(name)
+    module, generator = build(name), torch.Generator().manual_seed(seed)
     x, before = torch.randn(3, length, DIM, dtype=torch.float64), warm(module)
-    reset = torch.rand(3, length, generator=torch.Generator().manual_seed(seed)) < 0.15
+    reset, further = torch.rand(2, 3, length, generator=generator) < 0.15
     reset[1] = False
+    if "split" not in mixer(BUILDS[name][1]).laws:  # a document has to stay whole
+        further[:] = False
     y, end = module(x, before, reset, impl)
     ends = []
     for row in range(3):
         state, got = rows(before, slice(row, row + 1)), []
-        cuts = range(1, length) if by_token else (reset[row, 1:].nonzero()[:, 0] + 1).tolist()
+        cuts = ((reset | further)[row, 1:].nonzero()[:, 0] + 1).tolist()
         for start, until in pairwise([0, *cuts, length]):
             if reset[row, start]:
                 state = module.init_state(1)

@@ -55,8 +55,10 @@ def small(command: str) -> list[str]:
         return [sizes.get(before, word) for before, word in pairwise(["", *words])] + ["batch=2", "length=8", *SMALL[4:]]
     if words[0] == "sweep":
         return [*words[:-4], "--trials", "1", "--steps", "2", "layers=1", "batch=2", "length=16", *SMALL[4:]]
-    if words[0] != "run" or "--dry-run" in words:
+    if words[0] != "run":
         return words
+    if "--dry-run" in words:
+        return ["0.5" if before == "--minutes" else word for before, word in pairwise(["", *words])]
     for name in ("--minutes", "--steps"):
         if name in words:
             del words[words.index(name) : words.index(name) + 2]
