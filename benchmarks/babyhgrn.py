@@ -50,14 +50,23 @@ ritornello data build recipes/data/babymix-dev.toml --out corpora/dev-cleaned
 ritornello evaluate runs/cpu-100min --suite blimp,supplement,ewok --text corpora/dev-cleaned
 ritornello evaluate runs/cpu-100min --suite blimp --protocol official-2024 --out runs/cpu-100min-2024
 python -m benchmarks.quality --record runs/cpu-100min --also runs/cpu-100min-2024 --study cpu-100min --system hgrn2""",
+    "distilled": """ritornello data build recipes/data/babymix.toml --out corpora/babymix-1m
+for seed in 101 102; do
+  ritornello run --recipe recipes/teacher-1m.toml --seed $seed --out teachers/seed$seed
+  ritornello evaluate teachers/seed$seed --suite blimp-fast,supplement-fast
+  python -m benchmarks.quality --record teachers/seed$seed --study distilled --system teacher
+done
+ritornello distill --teacher teachers/seed101 --teacher teachers/seed102 --cache 64 --alpha 0.9 --seed 0 --seeds 8 --dim 192 --layers 5 \\
+  --batch 16 --steps 810 --lr 0.0065 --suite blimp-fast,supplement-fast --jobs 2 --out studies/distilled model.dropout=0
+python -m benchmarks.quality --add studies/distilled --study distilled""",
     "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --out studies/switches""",
 }
 NEXT = """## What comes next
 
-- Eight seeds of every system (`--first-seed` goes on from those there are), then 10M words for the two best.
-- Distillation with eight seeds, where more steps alone give little: students of four passes over a million words, two or three teachers of
-  another seed that have read it as often, their likeliest tokens read once and kept (`--cache 16`). In a single pass a control's
-  further steps are likely worth more than a teacher.
+- 10M words for the two systems that stand first.
+- Distillation over several passes, where more steps give less, and with larger teachers: over four passes two teachers of the student's size
+  were worth .025 bits per byte in one run, of which a control's further steps may take half. Which share of the loss (here .9) minimal
+  pairs like best is open.
 - The switches one at a time (`python -m benchmarks.ablations`), over several passes too: one pass says little of dropout and averages.
 - The default plan: it weighs held-out loss, by which small models that read much are best, and minimal pairs seem to gain by larger ones.
 """
