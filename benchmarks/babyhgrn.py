@@ -64,9 +64,9 @@ python -m benchmarks.quality --add studies/distilled --study distilled""",
 NEXT = """## What comes next
 
 - 10M words for the two systems that stand first.
-- Distillation over several passes, where more steps give less, and with larger teachers: over four passes two teachers of the student's size
-  were worth .025 bits per byte in one run, of which a control's further steps may take half. Which share of the loss (here .9) minimal
-  pairs like best is open.
+- Distillation over several passes, where more steps give less, and with larger teachers: over four passes two teachers of the student's
+  size were worth .025 bits per byte in one run, of which a control's further steps may take half. Which share of the loss (here .9)
+  minimal pairs like best is open.
 - The switches one at a time (`python -m benchmarks.ablations`), over several passes too: one pass says little of dropout and averages.
 - The default plan: it weighs held-out loss, by which small models that read much are best, and minimal pairs seem to gain by larger ones.
 """

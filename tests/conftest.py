@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before torch: threads that wait for one another must sleep, or a test on two of them takes a hundred times as long beside other work.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch: threads that wait soon give way; else a test on two of them takes a hundred times as long beside other work.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import torch
 
 settings.register_profile("here", deadline=None, max_examples=20, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

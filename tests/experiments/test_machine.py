@@ -1,6 +1,7 @@
 """Who multiplies float32 matrices: only where it is exact and faster, put back afterwards, and never measured with --steps."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -141,3 +142,15 @@ def test_freed_memory_is_kept_however_much_it_is():
     first, second = map(int, done.stdout.split())
     assert first >= 1000  # pages of 4 MiB
     assert second < 100
+
+
+@pytest.mark.parametrize(("said", "found"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_threads_of_a_command_soon_give_way_unless_told_otherwise(said, found):
+    """The command says so before torch is there to read it."""
+    code = (
+        "import os, sys; from ritornello import cli\ntry: cli.main(['--help'])\n"
+        "finally: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean | said, check=False)
+    assert done.stdout.splitlines()[-1] == f"{found} False"
