@@ -187,8 +187,8 @@ def _distilled(study: str, lines: Sequence[Line]) -> str | None:
         "",
         *("| " + " | ".join(row) + " |" for row in rows),
         "",
-        "PFLOP are of training; a student's hold its teachers' reading, and its control spends as many. Its teachers' own training does not "
-        "count.",
+        "PFLOP are of training; a student's hold its teachers' reading, and its control spends as many. What the teachers were trained "
+        "with does not count.",
         "",
     ]
     for suite, metric in ((benchmark(lines), "accuracy"), ("bits_per_byte", "bits per byte")):

@@ -191,7 +191,7 @@ def _add_distill(subparsers: Any) -> None:
         subparsers, "distill", commands.distill_student, "train a student that also learns from trained models, beside its control",
         "A teacher is a run, RUN@1M, or a Hugging Face model with the student's tokenizer. What is not said of the student is as in the "
         "first teacher's run: text, tokenizer, shape, steps. The control is the same student without a teacher, with steps for all that "
-        "was computed. Every run is kept in OUT; the same command goes on where it was stopped.",
+        "was computed. Every run is kept in OUT, with a page about all of them; the same command goes on where it was stopped.",
     )  # fmt: skip
     distill.add_argument("corpus", nargs="?", metavar="CORPUS", help="the text (default: the teacher's)")
     meaning = "settings by name, such as teach.average=logits, teach.hints.distance=cosine or train.weight_decay=0.05"

@@ -64,7 +64,7 @@ def distill_student(options: dict[str, Any], began: float) -> int:
 
     quiet, as_json, out, how = options.pop("quiet"), options.pop("json"), options["out"], _at_a_time(options.pop("jobs"))
     asked = asked_of(options)
-    return _study(lambda: distill(asked, Console(quiet), how), lambda found, _: table(found), Path(out), as_json)
+    return _study(lambda: distill(asked, Console(quiet), how), table, Path(out), as_json)
 
 
 def generate_text(options: dict[str, Any], began: float) -> int:

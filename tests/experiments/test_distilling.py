@@ -46,6 +46,9 @@ def test_a_student_and_its_control_differ_in_the_share_and_the_steps_alone(capsy
     assert before == {file: file.stat().st_mtime_ns for file in Path("plain").rglob("*.safetensors")}
     rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == ["teacher teacher", "student", "control"]
+    assert [(each["system"], each["seeds"], each["steps"]) for each in found["systems"]] == [("student", 1, 12), ("control", 1, 16)]
+    assert rows["student"]["curve"][-1] == [rows["student"]["flop"], log[-1]["held_out_bits_per_byte"]]
+    assert "one run each says nothing of other seeds" in Path("plain/report.html").read_text()
     lines = read("plain/results.jsonl")
     assert [(line["system"], line["steps"], line["config"]) for line in lines] == [
         ("student", 12, {}),
@@ -122,6 +125,7 @@ def test_seeds_say_what_one_run_cannot(capsys, real_data):
         (run[:7], nth, run) for run, nth in zip(runs, (1, 1, 2, 2), strict=True)
     ]
     found = json.loads(Path("seeds/distill.json").read_text())
+    assert "What else can be said" in Path("seeds/report.html").read_text()
     rows = {row["name"]: row for row in found["rows"]}
     gains = {gain["score"]: gain for gain in found["gains"]}
     (suite,) = (name for name in gains if name.startswith("supplement"))  # of which four items of each task
@@ -161,6 +165,7 @@ def test_a_run_whose_numbers_run_out_leaves_no_mean(capsys):
     assert code == 0, said
     assert "failed: student-seed-1: step " in out
     assert json.loads(Path("lost/distill.json").read_text())["gains"] == []
+    assert "A run failed, so it cannot be told." in Path("lost/report.html").read_text()
     assert [line["failed"] is None for line in read("lost/results.jsonl")] == [False] * 4
     code, _, said = main(capsys, *words[:5], "--generations", 2, *words[7:9], "--out", "heirless", *LESS)
     assert code == 2

@@ -6,6 +6,7 @@
                              training and their teachers' reading or writing cost together, within a step; one for each seed
     OUT/written              the corpus, where a teacher writes it
     OUT/distill.json         what came of all of them, on the same held-out text; see gains.py
+    OUT/report.html          the page that shows it
     OUT/results.jsonl        a line a run, as everywhere; its flop are those of the teachers too
 
 Every run is an ordinary run folder, or holds failed.json: why there is no model. The same command goes on where it was stopped. Students
@@ -22,7 +23,8 @@ from typing import Any
 
 from torch import nn
 
-from ritornello import folder
+from ritornello import folder, provenance
+from ritornello.analysis.teaching import render
 from ritornello.config import differences, from_dict, override, to_dict
 from ritornello.errors import InputError, unknown
 from ritornello.experiments import gains
@@ -123,7 +125,10 @@ def _publish(asked: Distillation, done: list[Pupil], changed: dict[str, list[Any
     if asked.written is not None and not asked.control:  # the text that was read, which a control has
         config, material, _ = prepare(_request(asked, out, jobs), console, time.monotonic())
     found = gains.results(done, _note(out, done), config, material, console) | {"differences": changed}
+    made_by = provenance.collect(config.corpus.sources)
+    found |= {"command": made_by.command, "provenance": to_dict(made_by)}
     folder.write_json(out / "distill.json", found)
+    folder.write_bytes(out / "report.html", render(out).encode())
     return found
 
 

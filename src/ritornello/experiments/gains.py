@@ -10,6 +10,7 @@ from rich.table import Table
 from torch import nn
 
 from ritornello import folder
+from ritornello.analysis.learning import read_log
 from ritornello.analysis.numerals import score
 from ritornello.analysis.scores import title
 from ritornello.config import read_file
@@ -85,10 +86,10 @@ def results(
             apart = difference(own.nats, other.nats, own.documents, material.nbytes(own.targets), than=CONTROL)
             rows[pupil.name]["minus_control"] = {"value": apart.value, "stderr": apart.stderr}
     measured = [line | {"scores": _benchmarks(line) | {BITS: rows[line["name"]].get(BITS)}} for line in lines]
-    return {"rows": list(rows.values()), "gains": _gains(measured), "held_out": material.corpus.name}
+    return {"rows": list(rows.values()), "systems": _systems(measured, done), "gains": _gains(measured), "held_out": material.corpus.name}
 
 
-def table(found: dict[str, Any]) -> str:
+def table(found: dict[str, Any], out: Path) -> str:
     """What `distill` found, for a terminal."""
     shown = Table(box=None, pad_edge=False)
     suites = list(dict.fromkeys(suite for row in found["rows"] for suite in row.get("scores", {})))
@@ -112,7 +113,31 @@ def table(found: dict[str, Any]) -> str:
         last = ["The control differs from the last student in nothing but this:", *changed]
     else:
         last = ["No control was run (--no-control)."]
-    return "\n".join([render(shown), scope, *said, *lost, *last])
+    return "\n".join([render(shown), scope, *said, *lost, *last, f"page: {out / 'report.html'}"])
+
+
+def _systems(lines: Sequence[dict[str, Any]], done: Sequence[Pupil]) -> list[dict[str, Any]]:
+    """Each kind of student, and the control: means over seeds, and what a run cost."""
+    names = list(dict.fromkeys(name for line in lines for name in line["scores"]))
+    found = []
+    for system in dict.fromkeys(line["system"] for line in lines):
+        own = [line for line in lines if line["system"] == system]
+        failed = sum(line["failed"] is not None for line in own)
+        means = {name: scores(own, name).get(system) for name in names if not failed}
+        told = {name: statistics.estimate(each) for name, each in means.items() if each}
+        config = next(pupil.config for pupil in done if pupil.system == system)
+        found.append(
+            {
+                "system": system,
+                "seeds": len(own) - failed,
+                "failed": failed,
+                "alpha": config.teach.alpha if config.teach else 0.0,
+                "steps": config.train.steps,
+                **{name: own[0][name] for name in ("parameters", "flop")},
+                "scores": {name: {key: getattr(each, key) for key in ("value", "sd", "low", "high")} for name, each in told.items()},
+            }
+        )
+    return found
 
 
 def _gains(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -140,7 +165,9 @@ def _about(pupil: Pupil, line: dict[str, Any]) -> dict[str, Any]:
     """What a row tells of a run beside its bits per byte."""
     assert pupil.config.teach is not None, "a student has teachers"
     told = {name: line[name] for name in ("system", "seed", "steps", "flop", "seconds")}
-    return {"path": str(pupil.path), "alpha": pupil.config.teach.alpha, **told, "scores": _benchmarks(line)}
+    held = [(each["step"], each.get("held_out_bits_per_byte")) for each in read_log(pupil.path / "log.jsonl")]
+    curve = [[pupil.flop * step / pupil.config.train.steps, bits] for step, bits in held if bits is not None]
+    return {"path": str(pupil.path), "alpha": pupil.config.teach.alpha, **told, "scores": _benchmarks(line), "curve": curve}
 
 
 def _value(row: dict[str, Any], value: float | None) -> str:
