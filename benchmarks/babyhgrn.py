@@ -68,7 +68,7 @@ python -m benchmarks.quality --add studies/distilled --study distilled""",
 }
 NEXT = """## What comes next
 
-- 10M words for the two systems that stand first.
+- Eight seeds of every system (`--first-seed` goes on from those there are), then 10M words for the two that stand first.
 - Distillation over several passes, where more steps give less, and with larger teachers: over four passes two teachers of the student's
   size were worth .025 bits per byte in one run, of which a control's further steps may take half. Which share of the loss (here .9)
   minimal pairs like best is open.
