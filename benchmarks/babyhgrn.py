@@ -64,6 +64,16 @@ done
 ritornello distill --teacher teachers/seed101 --teacher teachers/seed102 --cache 64 --alpha 0.9 --seed 0 --seeds 8 --dim 192 --layers 5 \\
   --batch 16 --steps 810 --lr 0.0065 --suite blimp-fast,supplement-fast --jobs 2 --out studies/distilled model.dropout=0
 python -m benchmarks.quality --add studies/distilled --study distilled""",
+    "taught over four passes": """ritornello distill --teacher teachers/seed101 --teacher teachers/seed102 --cache 64 --alpha 0.5,0.9 \\
+  --no-control --seed 50 --jobs 2 --out studies/four-passes  # the teachers are those of "distilled", and the untaught runs
+for share in 0.5 0.9; do
+  ritornello evaluate studies/four-passes/student-alpha-$share --suite blimp-fast,supplement-fast
+  python -m benchmarks.quality --record studies/four-passes/student-alpha-$share --study "taught over four passes" \\
+    --system "student, share $share"
+done
+for seed in 101 102; do
+  python -m benchmarks.quality --record teachers/seed$seed --study "taught over four passes" --system untaught
+done""",
     "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --out studies/switches""",
 }
 NEXT = """## What comes next

@@ -262,7 +262,7 @@ def test_a_step_exports(name):
             assert_same(state, mine)
 
 
-def compiled(name: str, backend: str) -> None:
+def assert_compiles(name: str, backend: str) -> None:
     torch.compiler.reset()
     module = build(name)
     before, reset = warm(module), torch.zeros(3, 9, dtype=torch.bool)
@@ -278,7 +278,7 @@ def compiled(name: str, backend: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*autograd.function.Function.*:DeprecationWarning")  # torch's compiler makes one to look at
 @every
 def test_compiles(name):
-    compiled(name, "aot_eager")
+    assert_compiles(name, "aot_eager")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
@@ -286,7 +286,7 @@ def test_compiles(name):
     "name", [pytest.param(name, marks=() if name in INDUCTOR else pytest.mark.slow) for name in BUILDS if name.endswith("-alone")]
 )
 def test_compiles_with_inductor(name):
-    compiled(name, "inductor")
+    assert_compiles(name, "inductor")
 
 
 @pytest.mark.parametrize("kind", sorted(MIXERS))

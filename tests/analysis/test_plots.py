@@ -43,3 +43,12 @@ def test_lines_stretch_and_text_does_not():
     assert stretched == '<path class="smooth" d="M0.0 1000.0L500.0 0.0L1000.0 500.0"/>'
     assert '<circle class="held" cx="50%" cy="50%"' in drawn
     assert 'aria-label="&lt;&amp;"' in drawn
+
+
+def test_several_curves_are_a_band_below_their_mean():
+    one, two = [(1.0, 2.0), (2.0, 4.0), (3.0, 9.0)], [(1.0, 4.0), (2.0, 3.0)]
+    band, mean = plots.averaged([one, two], "c0")
+    assert band == ("spread c0", [(1.0, 2.0), (2.0, 3.0), (2.0, 4.0), (1.0, 4.0)])
+    assert mean == ("line c0", [(1.0, 3.0), (2.0, 3.5)])
+    assert plots.averaged([two], "c1") == [("line c1", two)]
+    assert plots.averaged([], "c0") == plots.averaged([[]], "c0") == []

@@ -161,21 +161,13 @@ def _forest(metric: Table, differences: Sequence[Table]) -> dict[str, Any] | Non
 def _curve(rows: Sequence[Table], baseline: float | None) -> Markup | None:
     """Held-out bits per byte by words seen: the mean of the seeds, and a band from the lowest to the highest."""
     systems = [row["system"] for row in rows]
-    drawn: list[tuple[str, list[tuple[float, float]]]] = []
+    drawn: list[tuple[str, Sequence[plots.Point]]] = []
     told = []
     for row in rows:
-        points = [list(column) for column in zip(*(curve["points"] for curve in row["curves"]), strict=False)]
-        if not points:
-            continue
-        values = [[value for _, value in column] for column in points]
-        words = [column[0][0] for column in points]
-        kind = colour(systems, row["system"])
-        if len(row["curves"]) > 1:
-            low, high = ([(at, end(each)) for at, each in zip(words, values, strict=True)] for end in (min, max))
-            drawn.append((f"spread {kind}", low + high[::-1]))
-        means = [sum(each) / len(each) for each in values]
-        drawn.append((f"line {kind}", list(zip(words, means, strict=True))))
-        told.append(f"{row['system']} {means[-1]:.3f} after {numerals.short(words[-1])} words")
+        if lines := plots.averaged([curve["points"] for curve in row["curves"]], colour(systems, row["system"])):
+            words, bits = lines[-1][1][-1]
+            told.append(f"{row['system']} {bits:.3f} after {numerals.short(words)} words")
+            drawn += lines
     if not drawn:
         return None
     drawn.sort(key=lambda line: line[0].startswith("line"))

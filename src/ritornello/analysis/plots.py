@@ -63,6 +63,21 @@ def interval(value: float, stderr: float | None, low: float, high: float, chance
     return between(value, begin, end, low, high, level=chance, own=own)
 
 
+def averaged(curves: Sequence[Sequence[Point]], kind: str) -> list[tuple[str, Sequence[Point]]]:
+    """Lines for `curve` of several runs that were measured at the same places: of more than one a band from the lowest to the highest, then
+    the mean. As many points as the shortest has; nothing of curves without points.
+    """
+    columns = list(zip(*curves, strict=False))
+    if not columns:
+        return []
+    places, values = [column[0][0] for column in columns], [[value for _, value in column] for column in columns]
+    lines: list[tuple[str, Sequence[Point]]] = []
+    if len(curves) > 1:
+        low, high = ([(at, end(each)) for at, each in zip(places, values, strict=True)] for end in (min, max))
+        lines.append((f"spread {kind}", low + high[::-1]))
+    return [*lines, (f"line {kind}", [(at, sum(each) / len(each)) for at, each in zip(places, values, strict=True)])]
+
+
 def between(
     value: float, begin: float | None, end: float | None, low: float, high: float, level: float | None = None, own: bool = True
 ) -> Markup:

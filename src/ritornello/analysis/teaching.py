@@ -130,19 +130,14 @@ def _forest(name: str, gains: Sequence[Table]) -> dict[str, Any] | None:
 
 def _curve(rows: Sequence[Table], names: Sequence[str]) -> Markup | None:
     """Held-out bits per byte by FLOP: the mean of the seeds, and a band from the lowest to the highest."""
-    lines, told = [], []
+    lines: list[tuple[str, Sequence[plots.Point]]] = []
+    told = []
     for system in names:
         curves = [row["curve"] for row in rows if row.get("system") == system and row.get("curve")]
-        columns = list(zip(*curves, strict=False))
-        if not columns:
-            continue
-        flop, values = [column[0][0] for column in columns], [[bits for _, bits in column] for column in columns]
-        if len(curves) > 1:
-            low, high = ([(at, end(each)) for at, each in zip(flop, values, strict=True)] for end in (min, max))
-            lines.append((f"spread {colour(names, system)}", low + high[::-1]))
-        means = [sum(each) / len(each) for each in values]
-        lines.append((f"line {colour(names, system)}", list(zip(flop, means, strict=True))))
-        told.append(f"{system} {means[-1]:.3f} after {numerals.power(flop[-1])} FLOP")
+        if own := plots.averaged(curves, colour(names, system)):
+            flop, bits = own[-1][1][-1]
+            told.append(f"{system} {bits:.3f} after {numerals.power(flop)} FLOP")
+            lines += own
     if not lines:
         return None
     lines.sort(key=lambda line: line[0].startswith("line"))
