@@ -74,7 +74,7 @@ done
 for seed in 101 102; do
   python -m benchmarks.quality --record teachers/seed$seed --study "taught over four passes" --system untaught
 done""",
-    "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --out studies/switches""",
+    "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --jobs 2 --out studies/switches""",
 }
 NEXT = """## What comes next
 
@@ -95,7 +95,7 @@ def render(lines: Sequence[Line], overlaps: dict[str, Any]) -> str:
     lines = [line for line in lines if not line["study"].endswith(TRIED)]
     studies = {line["study"]: [each for each in lines if each["study"] == line["study"]] for line in lines}
     parts = [HEAD, _overlap({name: overlaps.get(name) for name in dict.fromkeys(line["corpus"] for line in lines)})]
-    told = [text for name, own in studies.items() if (text := _architectures(name, own) or _distilled(name, own))]
+    told = [text for kind in (_architectures, _distilled, _switches) for name, own in studies.items() if (text := kind(name, own))]
     parts += told or ["## Which architecture\n\nNo study of ours is finished yet.\n"]
     return "\n".join([*parts, _standing(lines), _commands(studies), _left(lines), NEXT]).rstrip() + "\n"
 
@@ -215,6 +215,37 @@ def _distilled(study: str, lines: Sequence[Line]) -> str | None:
             if name in found and "control" in found:
                 text.append(f"- {conclude(name, 'control', difference(found[name], found['control']), what, metric)}")
     return "\n".join([*text, ""])
+
+
+def _switches(study: str, lines: Sequence[Line]) -> str | None:
+    """A study of single changes against one base of two seeds or more: what each is worth, the most on held-out text first."""
+    suite = benchmark(lines)
+    found = {name: scores(lines, name) for name in ("bits_per_byte", suite or "")}
+    bases = {name: own.pop("base", None) for name, own in found.items()}
+    if not all(bases.values()) or not all(found.values()) or len(bases["bits_per_byte"] or ()) < 2:
+        return None
+    apart = {name: {system: difference(each, bases[name] or {}) for system, each in own.items()} for name, own in found.items()}
+    order = sorted(apart["bits_per_byte"], key=lambda system: apart["bits_per_byte"][system].value)
+    settings = {line["system"]: line["config"] for line in lines}
+    rows = ["| switch | settings | seeds | bits per byte | BLiMP points |", "| --- | --- | ---: | ---: | ---: |"]
+    for system in order:
+        told = [_told_apart(apart[name][system], bits=name == "bits_per_byte") for name in found]
+        own = ", ".join(f"`{key}={value}`" for key, value in settings[system].items()).replace("|", "\\|")
+        rows.append(f"| {system} | {own} | {apart['bits_per_byte'][system].seeds[0]} | {' | '.join(told)} |")
+    base, blimp = (estimate(bases[name] or {}) for name in found)
+    shape = next(line for line in lines if line["system"] == "base")
+    about = (
+        f"One switch at a time against a base of {number(shape['parameters'])} parameters and {number(shape['words'])} words seen, "
+        f"which has {base.value:.3f} bits per byte and {100 * blimp.value:.1f} on {title(suite or '')}. Less bits are better, more points "
+        f"are; **bold** is what the seeds tell apart from nothing. {by_chance(2 * len(order))}"
+    )
+    return "\n".join([f"## What a switch is worth: {study}", "", about, "", *rows, ""])
+
+
+def _told_apart(found: Estimate, *, bits: bool) -> str:
+    """A difference with its interval, bold where that leaves out 0."""
+    text = _interval(found, sign=True, bits=bits)
+    return f"**{text}**" if found.low is not None and found.high is not None and not found.low <= 0 <= found.high else text
 
 
 def _named(suite: str) -> str:

@@ -184,3 +184,18 @@ def test_students_stand_beside_their_control():
 def test_systems_are_known_by_their_layers():
     names = ("hgrn2", "attention", "mlstm*3 slstm", "xlstm", "mamba", "mamba2", "hgrn2*5 attention", "gated_deltanet")
     assert [babyhgrn.architecture(name) for name in names] == ["HGRN2", "Transformer", "xLSTM", "xLSTM", "Mamba", None, None, None]
+
+
+def test_a_switch_stands_beside_its_base_with_what_the_seeds_tell():
+    """Bold is what is told apart; the best on held-out text is first; a base of one seed is no base."""
+    base = [line("base", seed, 0.60 + seed / 1000, study="switches") for seed in range(3)]
+    better = [line("ema", seed, 0.70 + seed / 1000, study="switches", **{"train.average.decay": 0.995}) for seed in range(3)]
+    noise = [line("z-loss", seed, 0.60 + (seed - 1) / 10, study="switches") for seed in range(3)]
+    page = babyhgrn.render([*base, *noise, *better], {})
+    rows = [row for row in page.splitlines() if row.startswith(("| ema", "| z-loss"))]
+    assert "## What a switch is worth: switches" in page
+    assert "which has 1.399 bits per byte and 60.1 on BLiMP" in page
+    assert rows[0].startswith("| ema | `train.batch=16`, `train.average.decay=0.995` | 3 | **-0.100 [-0.100, -0.100]** | **+10.0 [")
+    assert rows[1].startswith("| z-loss | `train.batch=16` | 3 | +0.001 [")
+    assert "These are 4 comparisons at 95 %" in page
+    assert "What a switch is worth" not in babyhgrn.render([base[0], noise[0], better[0]], {})
