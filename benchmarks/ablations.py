@@ -40,7 +40,7 @@ BASE: dict[str, Any] = {
     "length": 128,
     "threads": 1,
     "model": {"dropout": 0.1},
-    "train": {"precision": "bfloat16"},
+    "train": {"precision": "bfloat16", "gemm": "onednn"},
     "evaluate": {"sample_tokens": 20},
 }
 SWITCHES: dict[str, dict[str, Any]] = {

@@ -1,11 +1,12 @@
-"""docs/results/babyhgrn.md: the BabyHGRN study beside our runs, from runs.jsonl: what was reproduced, and what was not."""
+"""docs/results/babyhgrn.md: the BabyHGRN study beside our runs, from runs.jsonl: what was reproduced, and what was not, with pictures."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from benchmarks import commands, forest
 from ritornello.analysis.numerals import number
-from ritornello.analysis.scores import title
+from ritornello.analysis.scores import title as title_of
 from ritornello.evals.published import CAVEAT, PUBLISHED
 from ritornello.experiments.overlap import unseen
 from ritornello.experiments.record import scores
@@ -40,42 +41,6 @@ SPACED = "blimp (official-2024)"
 TAUGHT, UNTAUGHT = "BabyHGRN 1.0B, distilled", "BabyHGRN 1.0B"
 SUITES = ("supplement", "ewok", "bear", "glue")
 COUNTED = ("blimp", "blimp-fast", "supplement", "supplement-fast", "ewok")
-COMMANDS = {  # by study: what makes its runs from a fresh clone with RITORNELLO_DATA set; `python -m benchmarks.quality` writes them down
-    "equal-words": """ritornello data build recipes/data/babymix.toml --out corpora/babymix-1m
-ritornello compare corpora/babymix-1m --recipe recipes/studies/equal-words.toml --jobs 2 --out studies/equal-words
-python -m benchmarks.quality --add studies/equal-words --study equal-words""",
-    "cpu-100min": """ritornello data build recipes/data/babymix-all.toml --out corpora/babymix-all
-ritornello run --recipe recipes/cpu-100min.toml --out runs/cpu-100min
-ritornello data build recipes/data/babymix-dev.toml --out corpora/dev-cleaned
-ritornello evaluate runs/cpu-100min --suite blimp,supplement,ewok --text corpora/dev-cleaned
-ritornello evaluate runs/cpu-100min --suite blimp --protocol official-2024 --out runs/cpu-100min-2024
-python -m benchmarks.quality --record runs/cpu-100min --also runs/cpu-100min-2024 --study cpu-100min --system hgrn2""",
-    "half an hour by default": """ritornello data build recipes/data/babymix-all.toml --out corpora/babymix-all
-ritornello run corpora/babymix-all --minutes 30 --out runs/half-hour
-ritornello evaluate runs/half-hour --suite blimp,supplement,ewok
-ritornello evaluate runs/half-hour --suite blimp --protocol official-2024 --out runs/half-hour-2024
-python -m benchmarks.quality --record runs/half-hour --also runs/half-hour-2024 --study "half an hour by default" --system hgrn2""",
-    "distilled": """ritornello data build recipes/data/babymix.toml --out corpora/babymix-1m
-for seed in 101 102; do
-  ritornello run --recipe recipes/teacher-1m.toml --seed $seed --out teachers/seed$seed
-  ritornello evaluate teachers/seed$seed --suite blimp-fast,supplement-fast
-  python -m benchmarks.quality --record teachers/seed$seed --study distilled --system teacher
-done
-ritornello distill --teacher teachers/seed101 --teacher teachers/seed102 --cache 64 --alpha 0.9 --seed 0 --seeds 8 --dim 192 --layers 5 \\
-  --batch 16 --steps 810 --lr 0.0065 --suite blimp-fast,supplement-fast --jobs 2 --out studies/distilled model.dropout=0
-python -m benchmarks.quality --add studies/distilled --study distilled""",
-    "taught over four passes": """ritornello distill --teacher teachers/seed101 --teacher teachers/seed102 --cache 64 --alpha 0.5,0.9 \\
-  --no-control --seed 50 --jobs 2 --out studies/four-passes  # the teachers are those of "distilled", and the untaught runs
-for share in 0.5 0.9; do
-  ritornello evaluate studies/four-passes/student-alpha-$share --suite blimp-fast,supplement-fast
-  python -m benchmarks.quality --record studies/four-passes/student-alpha-$share --study "taught over four passes" \\
-    --system "student, share $share"
-done
-for seed in 101 102; do
-  python -m benchmarks.quality --record teachers/seed$seed --study "taught over four passes" --system untaught
-done""",
-    "switches": """python -m benchmarks.ablations --data $RITORNELLO_DATA --jobs 2 --out studies/switches""",
-}
 NEXT = """## What comes next
 
 - Eight seeds of every system (`--first-seed` goes on from those there are), then 10M words for the two that stand first.
@@ -92,12 +57,27 @@ TRIED = ": rates tried"  # behind the name of a study: its runs of rates that we
 
 def render(lines: Sequence[Line], overlaps: dict[str, Any]) -> str:
     """The page; `overlaps`: by the name of a corpus what it holds of the benchmarks, where that was counted."""
-    lines = [line for line in lines if not line["study"].endswith(TRIED)]
-    studies = {line["study"]: [each for each in lines if each["study"] == line["study"]] for line in lines}
+    lines, studies = _studies(lines)
     parts = [HEAD, _overlap({name: overlaps.get(name) for name in dict.fromkeys(line["corpus"] for line in lines)})]
     told = [text for kind in (_architectures, _distilled, _switches) for name, own in studies.items() if (text := kind(name, own))]
     parts += told or ["## Which architecture\n\nNo study of ours is finished yet.\n"]
-    return "\n".join([*parts, _standing(lines), _commands(studies), _left(lines), NEXT]).rstrip() + "\n"
+    return "\n".join([*parts, _standing(lines), commands.render(studies), _left(lines), NEXT]).rstrip() + "\n"
+
+
+def pictures(lines: Sequence[Line]) -> dict[str, str]:
+    """File name -> SVG of the studies that have one."""
+    drawn = {name: _systems_drawn(own) or _switches_drawn(own) for name, own in _studies(lines)[1].items()}
+    return {_file(name): svg for name, svg in drawn.items() if svg}
+
+
+def _studies(lines: Sequence[Line]) -> tuple[list[Line], dict[str, list[Line]]]:
+    """The lines without those of rates that were not taken: all, and by study."""
+    taken = [line for line in lines if not line["study"].endswith(TRIED)]
+    return taken, {line["study"]: [each for each in taken if each["study"] == line["study"]] for line in taken}
+
+
+def _file(study: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", study.lower()).strip("-") + ".svg"
 
 
 def architecture(system: str) -> str | None:
@@ -123,16 +103,62 @@ def _overlap(found: dict[str, Any]) -> str:
     return "\n".join(["Of their text the filtered sets were made, so it lacks no word of them. Ours:\n", *told]) + "\n" if told else ""
 
 
+def _contest(lines: Sequence[Line]) -> str | None:
+    """The BLiMP of a study of two of the paper's architectures or more, or of one beside others with several seeds each; else None."""
+    systems, suite = {line["system"] for line in lines}, benchmark(lines)
+    known = {architecture(system) for system in systems} - {None}
+    several = len(systems) > 1 and min(sum(line["system"] == system for line in lines) for system in systems) > 1
+    return suite if len(known) > 1 or (known and several) else None
+
+
+def _systems_drawn(lines: Sequence[Line]) -> str | None:
+    """Seeds and means of three systems or more."""
+    suite, systems = _contest(lines), {line["system"] for line in lines}
+    if suite is None or len(systems) < 3:
+        return None
+    blimp, bits = scores(lines, suite), scores(lines, "bits_per_byte")
+    order = sorted(blimp, key=lambda name: -estimate(blimp[name]).value)
+    ngram = {line["scores"].get("ngram_bits_per_byte") for line in lines} - {None}
+    level = ("n-gram", ngram.pop()) if len(ngram) == 1 else None
+    size, words = (number(max(line[key] for line in lines)) for key in ("parameters", "words"))
+    title = f"Which system learns most from {words} words?"
+    under = f"{size} parameters each. A ring is a seed, a dot their mean; the best on BLiMP first."
+    panels = [
+        forest.Panel(f"{title_of(suite)}, %", {name: forest.of_systems(found, True) for name, found in blimp.items()}),
+        forest.Panel(
+            "held-out bits per byte: less is better", {name: forest.of_systems(each, False) for name, each in bits.items()}, level
+        ),
+    ]
+    return forest.draw(title, under, order, panels)
+
+
+def _switches_drawn(lines: Sequence[Line]) -> str | None:
+    """What each switch changes, with its interval."""
+    apart = _apart(lines)
+    if apart is None:
+        return None
+    order = sorted(apart["bits_per_byte"], key=lambda system: apart["bits_per_byte"][system].value)
+    panels = [
+        forest.Panel(name, {system: forest.of_difference(found, percent) for system, found in apart[suite].items()}, ("the base", 0.0))
+        for suite, name, percent in (
+            ("bits_per_byte", "bits per byte: less is better", False),
+            (benchmark(lines) or "", f"{title_of(benchmark(lines) or '')}, points", True),
+        )
+    ]
+    under = "One switch at a time, the best on held-out text first. In colour: what the seeds tell apart from the base."
+    return forest.draw("What is a switch worth?", under, order, panels)
+
+
 def _architectures(study: str, lines: Sequence[Line]) -> str | None:
-    """A study of two of the paper's architectures or more: the table, and the paper's claims."""
-    suite = benchmark(lines)
-    if suite is None or len({architecture(line["system"]) for line in lines} - {None}) < 2:
+    """A study of architectures: the table, and the paper's claims."""
+    suite = _contest(lines)
+    if suite is None:
         return None
     found = scores(lines, suite)
     order = sorted({line["system"] for line in lines}, key=lambda name: -estimate(found[name]).value if name in found else 0)
-    titles = ["system", "their BLiMP", "their size", "parameters", "words seen", "seeds", title(suite)]
+    titles = ["system", "their BLiMP", "their size", "parameters", "words seen", "seeds", title_of(suite)]
     others = [name for name in SUITES if any(name in line["scores"] for line in lines)]
-    rows = [[*titles, *map(title, others), "bits per byte"], ["---", *["---:"] * (len(titles) + len(others))]]
+    rows = [[*titles, *map(title_of, others), "bits per byte"], ["---", *["---:"] * (len(titles) + len(others))]]
     for system in order:
         own = [line for line in lines if line["system"] == system]
         theirs = ROWS.get(architecture(system) or "")
@@ -147,7 +173,8 @@ def _architectures(study: str, lines: Sequence[Line]) -> str | None:
         blank = [""] * (1 + len(others))
         rows.append(["n-gram, modified Kneser-Ney", "", "", "", seen, "", *blank, " or ".join(f"{each:.3f}" for each in sorted(ngram))])
     table = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([f"## Which architecture: {study}", "", *table, "", *_claims(found, suite), ""])
+    picture = [f"![Every system's seeds and their mean on BLiMP and on held-out text]({_file(study)})", ""] if _systems_drawn(lines) else []
+    return "\n".join([f"## Which architecture: {study}", "", *picture, *table, "", *_claims(found, suite), ""])
 
 
 def _claims(found: dict[str, Scores], suite: str) -> list[str]:
@@ -175,7 +202,7 @@ def _claims(found: dict[str, Scores], suite: str) -> list[str]:
     sentences = []
     if len(found) > 1:
         first, *rest = sorted(found, key=lambda name: -estimate(found[name]).value)
-        sentences = [f"- {conclude(first, name, difference(found[first], found[name]), title(suite))}" for name in rest]
+        sentences = [f"- {conclude(first, name, difference(found[first], found[name]), title_of(suite))}" for name in rest]
         sentences += [f"- {by_chance(len(rows) + len(rest))}"]
     columns = ["| the paper, BLiMP | theirs, one run each | ours | so |", "| --- | ---: | ---: | --- |"]
     return [*(columns if rows else []), *rows, "", *sentences]
@@ -210,7 +237,7 @@ def _distilled(study: str, lines: Sequence[Line]) -> str | None:
     ]
     for suite, metric in ((benchmark(lines), "accuracy"), ("bits_per_byte", "bits per byte")):
         found = scores(lines, suite) if suite else {}
-        what = "held-out text" if suite == "bits_per_byte" else title(suite or "")
+        what = "held-out text" if suite == "bits_per_byte" else title_of(suite or "")
         for name in students:
             if name in found and "control" in found:
                 text.append(f"- {conclude(name, 'control', difference(found[name], found['control']), what, metric)}")
@@ -219,27 +246,35 @@ def _distilled(study: str, lines: Sequence[Line]) -> str | None:
 
 def _switches(study: str, lines: Sequence[Line]) -> str | None:
     """A study of single changes against one base of two seeds or more: what each is worth, the most on held-out text first."""
-    suite = benchmark(lines)
-    found = {name: scores(lines, name) for name in ("bits_per_byte", suite or "")}
-    bases = {name: own.pop("base", None) for name, own in found.items()}
-    if not all(bases.values()) or not all(found.values()) or len(bases["bits_per_byte"] or ()) < 2:
+    apart, suite = _apart(lines), benchmark(lines)
+    if apart is None:
         return None
-    apart = {name: {system: difference(each, bases[name] or {}) for system, each in own.items()} for name, own in found.items()}
+    bases = {name: scores(lines, name)["base"] for name in apart}
     order = sorted(apart["bits_per_byte"], key=lambda system: apart["bits_per_byte"][system].value)
     settings = {line["system"]: line["config"] for line in lines}
     rows = ["| switch | settings | seeds | bits per byte | BLiMP points |", "| --- | --- | ---: | ---: | ---: |"]
     for system in order:
-        told = [_told_apart(apart[name][system], bits=name == "bits_per_byte") for name in found]
+        told = [_told_apart(found[system], bits=name == "bits_per_byte") for name, found in apart.items()]
         own = ", ".join(f"`{key}={value}`" for key, value in settings[system].items()).replace("|", "\\|")
         rows.append(f"| {system} | {own} | {apart['bits_per_byte'][system].seeds[0]} | {' | '.join(told)} |")
-    base, blimp = (estimate(bases[name] or {}) for name in found)
+    base, blimp = (estimate(found) for found in bases.values())
     shape = next(line for line in lines if line["system"] == "base")
     about = (
         f"One switch at a time against a base of {number(shape['parameters'])} parameters and {number(shape['words'])} words seen, "
-        f"which has {base.value:.3f} bits per byte and {100 * blimp.value:.1f} on {title(suite or '')}. Less bits are better, more points "
-        f"are; **bold** is what the seeds tell apart from nothing. {by_chance(2 * len(order))}"
+        f"which has {base.value:.3f} bits per byte and {100 * blimp.value:.1f} on {title_of(suite or '')}. Less bits are better, more "
+        f"points are; **bold** is what the seeds tell apart from nothing. {by_chance(2 * len(order))}"
     )
-    return "\n".join([f"## What a switch is worth: {study}", "", about, "", *rows, ""])
+    picture = f"![What each switch changes on held-out text and on BLiMP, with intervals]({_file(study)})"
+    return "\n".join([f"## What a switch is worth: {study}", "", about, "", picture, "", *rows, ""])
+
+
+def _apart(lines: Sequence[Line]) -> dict[str, dict[str, Estimate]] | None:
+    """By benchmark and switch the difference from the base; None without a base of two seeds or more and something beside it."""
+    found = {name: scores(lines, name) for name in ("bits_per_byte", benchmark(lines) or "")}
+    bases = {name: own.pop("base", None) or {} for name, own in found.items()}
+    if min(len(base) for base in bases.values()) < 2 or not all(found.values()):
+        return None
+    return {name: {system: difference(each, bases[name]) for system, each in own.items()} for name, own in found.items()}
 
 
 def _told_apart(found: Estimate, *, bits: bool) -> str:
@@ -249,7 +284,7 @@ def _told_apart(found: Estimate, *, bits: bool) -> str:
 
 
 def _named(suite: str) -> str:
-    return "bits per byte" if suite == "bits_per_byte" else title(suite)
+    return "bits per byte" if suite == "bits_per_byte" else title_of(suite)
 
 
 def _standing(lines: Sequence[Line]) -> str:
@@ -285,18 +320,12 @@ def _standing(lines: Sequence[Line]) -> str:
     return "\n".join(["## Where that stands", "", about, "", *head, *table, ""])
 
 
-def _commands(studies: Iterable[str]) -> str:
-    """How the studies among these are made again, as far as one command does it; the log has commit and settings of every run."""
-    told = [f"{name}:\n\n```sh\n{COMMANDS[name]}\n```\n" for name in studies if name in COMMANDS]
-    return "\n".join(["## To make it again", "", *told]) if told else ""
-
-
 def _left(lines: Sequence[Line]) -> str:
     """What the paper has and our runs do not."""
     if not lines:
         return ""
     had = {name.partition(",")[0] for line in lines for name in line["scores"]}
-    lacking = [title(suite) for suite in SUITES if suite not in had]
+    lacking = [title_of(suite) for suite in SUITES if suite not in had]
     most = number(max((line["parameters"] for line in lines), default=0))
     words = number(max((line["words"] for line in lines), default=0))
     said = [

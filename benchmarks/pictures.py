@@ -1,4 +1,4 @@
-"""The pictures of docs/results/speed.md as SVG: readable alone, on a light or a dark page.
+"""The pictures of docs/results/speed.md as SVG, and the card that all pictures here are drawn on: readable alone, light or dark.
 
 A drawing takes all rows and returns (what it shows, SVG), or None where its rows are missing.
 """
@@ -33,6 +33,7 @@ text { fill: var(--ink); }
 .middle { text-anchor: middle; }
 .grid { stroke: var(--grid); }
 .line { fill: none; stroke-width: 2.4; stroke-linejoin: round; stroke-linecap: round; }
+.level { stroke: var(--soft); stroke-dasharray: 4 4; }
 .other { stroke-dasharray: 2 6; stroke-width: 3; }
 """
 
@@ -62,13 +63,13 @@ def step_parts(rows: Iterable[dict[str, Any]]) -> tuple[str, str] | None:
     left, room = 150, max(sum(bar.values()) for bar in bars.values()) / (WIDTH - 150 - 90)  # milliseconds a pixel
     out, y = [], TOP - 12
     for (when, precision), bar in bars.items():
-        out += [_text("end name", left - 12, y + 16, when), _text("end tick", left - 12, y + 32, precision)]
+        out += [words("end name", left - 12, y + 16, when), words("end tick", left - 12, y + 32, precision)]
         x = float(left)
         for index, (part, ms) in enumerate(bar.items()):
             shape = '<rect x="{:.1f}" y="{}" width="{:.1f}" height="36" style="fill:var(--f{})"><title>{}: {} ms</title></rect>'
             out.append(Markup(shape).format(x, y, max(0.0, ms / room - 1), index, part, number(ms)))
             x += ms / room
-        out.append(_text("name", x + 8, y + 23, f"{number(sum(bar.values()))} ms"))
+        out.append(words("name", x + 8, y + 23, f"{number(sum(bar.values()))} ms"))
         y += 54
     x, y = float(left), y + 10
     for index, part in enumerate(parts):
@@ -76,11 +77,11 @@ def step_parts(rows: Iterable[dict[str, Any]]) -> tuple[str, str] | None:
         if x + width > WIDTH - 20:
             x, y = float(left), y + 24
         out.append(Markup('<rect x="{}" y="{}" width="12" height="12" rx="2" style="fill:var(--f{})"/>').format(x, y, index))
-        out.append(_text("", x + 18, y + 11, part))
+        out.append(words("", x + 18, y + 11, part))
         x += width + 12
     title = "Where the time of one training step goes"
     under = "10M parameters, T=512, one thread. Before: plain torch, our chunk form. After: the tuned default."
-    return f"{title}: {under}", _card(title, under, out, y + 36)
+    return f"{title}: {under}", card(title, under, out, y + 36)
 
 
 def _bars(rows: Iterable[dict[str, Any]], most: int = 9) -> dict[tuple[str, str], dict[str, float]]:
@@ -125,14 +126,14 @@ def _log_log(
     values = [y for points in lines.values() for _, y in points]
     across = _scale(least, max(x for points in lines.values() for x, _ in points), LEFT, WIDTH - RIGHT)
     down = _scale(min(values) / 1.25, max(values) * 1.25, bottom, TOP + 10)
-    out = [_text("tick", LEFT - 44, TOP - 10, unit), _text("end tick", WIDTH - RIGHT, height - 14, along)]
+    out = [words("tick", LEFT - 44, TOP - 10, unit), words("end tick", WIDTH - RIGHT, height - 14, along)]
     for mark in _marks(min(values) / 1.25, max(values) * 1.25):
         out.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(LEFT, WIDTH - RIGHT, y=f"{down(mark):.1f}"))
-        out.append(_text("end tick", LEFT - 8, down(mark) + 4, f"{mark:,g}"))
+        out.append(words("end tick", LEFT - 8, down(mark) + 4, f"{mark:,g}"))
     for mark in _lengths({x for points in lines.values() for x, _ in points if x > 0}):
-        out.append(_text("middle tick", across(mark), bottom + 20, _binary(mark)))
+        out.append(words("middle tick", across(mark), bottom + 20, _binary(mark)))
     if any(x == 0 for points in lines.values() for x, _ in points):
-        out.append(_text("middle tick", across(least), bottom + 20, "0"))
+        out.append(words("middle tick", across(least), bottom + 20, "0"))
     ends = []
     for index, (name, points) in enumerate(sorted(lines.items(), key=lambda line: (line[0] == other, line[0]))):
         path = "M" + "L".join(f"{across(max(x, least)):.1f} {down(y):.1f}" for x, y in points)
@@ -146,7 +147,7 @@ def _log_log(
         ends.append((down(points[-1][1]), across(points[-1][0]), name, index % 7))
     for y, x, name, colour in _apart(ends):
         out.append(Markup('<text class="name" x="{:.1f}" y="{:.1f}" style="fill:var(--c{})">{}</text>').format(x + 11, y + 4, colour, name))
-    return f"{title}. {under}", _card(title, under, out, height)
+    return f"{title}. {under}", card(title, under, out, height)
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -185,12 +186,14 @@ def _apart(ends: list[tuple[float, float, str, int]], gap: float = 16) -> list[t
     return placed
 
 
-def _text(kind: str, x: float, y: float, text: str) -> Markup:
+def words(kind: str, x: float, y: float, text: str) -> Markup:
+    """A text at a place; `kind`: its classes above."""
     return Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(kind, x, y, text)
 
 
-def _card(title: str, under: str, parts: Sequence[Markup], height: float) -> str:
-    head = [_text("title", 24, 38, title), _text("soft", 24, 60, under)]
+def card(title: str, under: str, parts: Sequence[Markup], height: float) -> str:
+    """The picture: parts below a title, on paper of its own."""
+    head = [words("title", 24, 38, title), words("soft", 24, 60, under)]
     frame = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{title}">'
     card = '<style>{style}</style><rect class="card" width="{w}" height="{h}" rx="10"/>\n{parts}\n</svg>\n'
     return str(

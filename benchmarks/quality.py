@@ -29,7 +29,7 @@ KEYS = (
 def made() -> dict[str, str]:
     """File name -> text of all that is made from the lines."""
     lines = read(FOLDER / "runs.jsonl")
-    return {"log.md": log.render(lines), "babyhgrn.md": babyhgrn.render(lines, overlaps())}
+    return {"log.md": log.render(lines), "babyhgrn.md": babyhgrn.render(lines, overlaps())} | babyhgrn.pictures(lines)
 
 
 def check() -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_what_does_not_agree_is_told(empty):
     page.write_text(page.read_text().replace("64.1", "74.1"))
     assert quality.check() == ["babyhgrn.md is not what runs.jsonl renders to; run python -m benchmarks.quality --render"]
     quality.keep([line("lstm", 0)])
-    assert len(quality.check()) == 2
+    assert len(quality.check()) == 3  # a third system makes a picture
 
 
 def test_of_a_comparison_the_runs_of_the_rate_taken_are_its_study(empty):
@@ -199,3 +200,26 @@ def test_a_switch_stands_beside_its_base_with_what_the_seeds_tell():
     assert rows[1].startswith("| z-loss | `train.batch=16` | 3 | +0.001 [")
     assert "These are 4 comparisons at 95 %" in page
     assert "What a switch is worth" not in babyhgrn.render([base[0], noise[0], better[0]], {})
+    drawn = babyhgrn.pictures([*base, *noise, *better])
+    assert "](switches.svg)" in page
+    assert list(drawn) == ["switches.svg"]
+    colours = [dot.get("style") for dot in ElementTree.fromstring(drawn["switches.svg"]).iter() if dot.get("r") == "5"]
+    assert colours == ["fill:var(--c0)", "fill:var(--c6)"] * 2  # ema can be told apart on both, z-loss on neither
+    assert babyhgrn.pictures([base[0], noise[0], better[0]]) == {}
+
+
+def test_a_comparison_of_three_is_drawn_with_every_seed():
+    third = [line("minGRU", seed, 0.62) for seed in range(2)]
+    picture = babyhgrn.pictures([*FEW, *third])["architectures.svg"]
+    root = ElementTree.fromstring(picture)
+    names = [each.text for each in root.iter() if each.get("class") == "end name"]
+    assert names == ["hgrn2", "minGRU", "mamba"]  # the best on BLiMP first
+    assert [each.get("r") for each in root.iter() if each.get("r")].count("3") == 2 * (3 + 2 + 3)
+    assert "](architectures.svg)" in babyhgrn.render([*FEW, *third], {})
+    assert babyhgrn.pictures(FEW) == {}
+
+
+def test_one_of_the_papers_architectures_beside_another_is_a_contest_with_several_seeds():
+    others = [line("minGRU", seed, 0.62) for seed in range(2)]
+    assert "| minGRU |" in babyhgrn.render([*FEW[:2], *others], {})
+    assert "| minGRU |" not in babyhgrn.render([FEW[0], others[0]], {})
